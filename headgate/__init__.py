@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from headgate.producer.client.async_client import AsyncClient
     from headgate.producer.client.client import Client
     from headgate.producer.client.handle import AsyncJob, Job
+    from headgate.producer.client.many.slices import SubmitProgress
     from headgate.producer.client.pieces import TextPiece
     from headgate.producer.errors import (
         IdempotencyConflict,
         JobTimeout,
+        MapFailed,
         ResultExpired,
         StreamBroken,
         SubmitInterrupted,
+        SubmitStopped,
         TierLimit,
         UnknownJob,
     )
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from headgate.producer.submit.fields import CacheFields, RequestFields
     from headgate.producer.usage.report import UsageQuery, UsageReport, UsageRow
     from headgate.shared.errors import (
+        AnswerMismatch,
         CatalogError,
         ErrorCode,
         HeadgateError,
@@ -59,6 +63,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdmissionCheck",
+    "AnswerMismatch",
     "AsyncClient",
     "AsyncJob",
     "BudgetRow",
@@ -80,6 +85,7 @@ __all__ = [
     "KeyRefused",
     "LimitsReport",
     "Listed",
+    "MapFailed",
     "Priority",
     "Request",
     "RequestFields",
@@ -92,6 +98,8 @@ __all__ = [
     "Status",
     "StreamBroken",
     "SubmitInterrupted",
+    "SubmitProgress",
+    "SubmitStopped",
     "TextPiece",
     "TierLimit",
     "Unfit",
@@ -123,6 +131,7 @@ _MODULES = (
     "headgate.producer.admin.health",
     "headgate.producer.submit.admission_check",
     "headgate.producer.client.pieces",
+    "headgate.producer.client.many.slices",
     "headgate.producer.client.handle",
     "headgate.producer.client.client",
     "headgate.producer.client.async_client",

@@ -6,9 +6,12 @@ HeadgateError                   shared/errors.py draws the whole tree
 |       `-- IdempotencyConflict the key belongs to a job that asked for something else
 |-- Unreachable
 |   `-- SubmitInterrupted       a server was lost while jobs were queued
+|-- SubmitStopped               submitting in slices ended early; some jobs are on record
 |-- TierLimit                   a limit of the caller refused a request with on_limit="refuse"
 |-- UnknownJob                  no job of that id is on record
 |-- JobTimeout                  the job did not end in time; it goes on
+|-- JobFailed
+|   `-- MapFailed               of several jobs together at least one failed
 |-- ResultExpired               the job has ended and its result was deleted
 `-- StreamBroken                the streamed text is void: another worker took over the job
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from headgate.shared.errors import (
     ErrorCode,
@@ -72,6 +75,24 @@ class SubmitInterrupted(Unreachable):
         self.unsure_ids = tuple(unsure_ids)
 
 
+class SubmitStopped(HeadgateError):
+    """An error ended `submit_many` or `map` after some slices. Their jobs will be run.
+
+    `job_ids`: jobs on record, in the order of the requests; do not submit them again.
+    `unsure_ids`: jobs whose commit was not confirmed; look up their results before you submit them
+    again. `__cause__`: the error, which may be the caller's own: of the requests' iterator, or of
+    the callback.
+    """
+
+    def __init__(
+        self, job_ids: Sequence[str], unsure_ids: Sequence[str] = (), cause: Exception | None = None
+    ) -> None:
+        why = str(cause) if isinstance(cause, HeadgateError) else type(cause).__name__
+        super().__init__(f"{_counted(job_ids)} on record and will be run, the rest is not: {why}")
+        self.job_ids = tuple(job_ids)
+        self.unsure_ids = tuple(unsure_ids)
+
+
 def _counted(ids: Sequence[str]) -> str:
     if len(ids) == 1:
         return f"job {ids[0]} is"
@@ -115,17 +136,23 @@ class UnknownJob(HeadgateError):
 class JobTimeout(HeadgateError):
     """The job has not ended within `timeout_s` seconds. It goes on; ask for its result again.
 
-    `waiting_for`: what the job waits for; None if it runs, or if that is not known.
+    `waiting_for`: what the job waits for; None if it runs, or if that is not known. `job_ids`: of a
+    wait for several jobs, all of them in order; `job_id` is the first one that has not ended.
     """
 
     def __init__(
-        self, job_id: str, timeout_s: float, waiting_for: WaitingFor | None = None
+        self,
+        job_id: str,
+        timeout_s: float,
+        waiting_for: WaitingFor | None = None,
+        job_ids: Sequence[str] = (),
     ) -> None:
         doing = "it goes on" if waiting_for is None else waiting_for.in_words(now_ms())
         super().__init__(f"job {job_id} has not ended after {timeout_s:g} s; {doing}")
         self.job_id = job_id
         self.timeout_s = timeout_s
         self.waiting_for = waiting_for
+        self.job_ids = tuple(job_ids) or (job_id,)
 
 
 class ResultExpired(HeadgateError):
@@ -155,6 +182,25 @@ class StreamBroken(HeadgateError):
             f"another worker took over job {job_id}: discard the streamed text and stream again"
         )
         self.job_id = job_id
+
+
+class MapFailed(JobFailed):
+    """Of the jobs of `map` at least one did not succeed. It has the facts of the first such job.
+
+    `results`: the results of all jobs, in the order of the prompts.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        code: str = "internal",
+        job_id: str = "",
+        status: str = "failed",
+        error: dict[str, Any] | None = None,
+        results: list[Result] | None = None,
+    ) -> None:
+        super().__init__(message, code, job_id, status, error)
+        self.results = results or []
 
 
 def answer_of(result: Result) -> Result:

@@ -13,6 +13,7 @@ HeadgateError
 |-- UnknownJob                the database has no job of that id
 |-- JobTimeout                the job has not ended within the time that the caller waits
 |-- JobFailed                 the job ended without an answer; carries the error of the result
+|-- AnswerMismatch            the answer is not what `response_format` describes
 +-- AttemptError              one request to one model failed: see workers/errors.py
 """
 
@@ -219,3 +220,22 @@ class JobFailed(HeadgateError):
 
     def __str__(self) -> str:
         return f"job {self.job_id} {self.status}: {self.code}: {self.message}"
+
+
+class AnswerMismatch(HeadgateError):
+    """The answer of a job is not what its `response_format` describes.
+
+    `response_format`: the name of the model. `faults`: what is wrong, without quoting the answer.
+    `finish_reason`: why the answer ended; after "length" it is most likely cut.
+    """
+
+    def __init__(
+        self, job_id: str, response_format: str, faults: list[str], finish_reason: str | None
+    ) -> None:
+        found = "; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else "")
+        cut = "; it ended at max_tokens: allow more" if finish_reason == "length" else ""
+        super().__init__(f"the answer of job {job_id} is no {response_format}: {found}{cut}")
+        self.job_id = job_id
+        self.response_format = response_format
+        self.faults = faults
+        self.finish_reason = finish_reason

@@ -335,7 +335,7 @@ def _upstreams(in_force: Settings, provider: ProviderEntry) -> list[Upstream]:
     make = _anthropic if provider.dialect == "anthropic" else _openai
     base_url = access.base_url_of(in_force, provider)
     upstreams = [
-        Upstream(make(in_force, provider, key, base_url), f"key{n}")
+        Upstream(make(in_force, provider, key, base_url), f"key{n}", access.digest_of(key))
         for n, key in enumerate(access.keys_of(in_force, provider))
     ]
     collect_rarely()
@@ -367,6 +367,7 @@ def _openai(
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
         stream_options=provider.stream_usage in (None, "option"),
+        responses=provider.responses,
         connections=0,  # no limit: the number of jobs may change at run time
         most_bytes=in_force.response_mb * MB,
     )

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import NoReturn, Self, Unpack
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from functools import partial
+from typing import NoReturn, Self, Unpack, cast
 
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
-from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, timeout_of
+from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, require_seconds, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.handle import AsyncJob
+from headgate.producer.client.many.ends import checked_ids, ends_of
+from headgate.producer.client.many.gather import collected_async, completed_async
+from headgate.producer.client.many.prompts import answers_of, combined_async
+from headgate.producer.client.many.slices import Flow, Progress
+from headgate.producer.client.many.submit import submit_slices_async
 from headgate.producer.client.pieces import TextPiece
+from headgate.producer.client.response_format import (
+    ResponseFormat,
+    parsed_by,
+    with_response_format,
+)
 from headgate.producer.client.transport import AsyncTransport
 from headgate.producer.client.ways import Way
+from headgate.producer.errors import JobTimeout
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
-from headgate.producer.submit.fields import RequestFields, Requests
+from headgate.producer.submit.fields import RequestFields, RequestForm, Requests
 from headgate.producer.usage.report import UsageQuery, UsageReport
 from headgate.shared.job.result import Result, Status
 from headgate.shared.routing.router import Route
@@ -46,7 +58,12 @@ class AsyncClient:
         self._transport: AsyncTransport = Way(settings, base_url, api_key).in_loops()
 
     async def submit(
-        self, prompt: str | None = None, /, **fields: Unpack[RequestFields]
+        self,
+        prompt: str | None = None,
+        /,
+        *,
+        response_format: ResponseFormat | None = None,
+        **fields: Unpack[RequestFields],
     ) -> AsyncJob:
         """Submit a job: put it on record and on its queue.
 
@@ -54,15 +71,56 @@ class AsyncClient:
             print((await job.result(timeout_s=30)).content)
 
         prompt: the text of one user message; the same as the field `prompt`.
+        response_format: the form of the answer; see `Client.submit`.
         fields: the fields of a request; see RequestFields for their meaning and units.
 
         Returns the AsyncJob. Raises what `Client.submit` raises.
         """
-        return AsyncJob(await self._transport.submit(prompt, fields), self)
+        asked = with_response_format(fields, response_format)
+        return AsyncJob(await self._transport.submit(prompt, asked), self, response_format)
 
-    async def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
-        """Submit many jobs at once; return their ids in order. See `Client.submit_many`."""
-        return await self._transport.submit_many(requests, samples)
+    async def submit_many(
+        self,
+        requests: Requests | AsyncIterable[RequestForm],
+        *,
+        samples: int = 1,
+        max_in_flight: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Submit many jobs at once, or any number in slices; see `Client.submit_many`.
+
+        requests: also an asynchronous iterable, which is always taken in slices.
+        progress: it may be a coroutine function.
+        """
+        is_async = isinstance(requests, AsyncIterable)
+        if max_in_flight is None and progress is None and not is_async:
+            return await self._transport.submit_many(cast("Requests", requests), samples)
+        flow, submit = Flow(samples, max_in_flight, progress), self._transport.submit_many
+        new_ends = partial(ends_of, self._transport)
+        return await submit_slices_async(requests, flow, partial(submit, samples=samples), new_ends)
+
+    async def map(
+        self,
+        prompts: Requests | AsyncIterable[RequestForm],
+        *,
+        return_errors: bool = False,
+        timeout_s: float | None = None,
+        max_in_flight: int | None = None,
+        progress: Progress | None = None,
+        response_format: ResponseFormat | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> list[Result]:
+        """Return the answers to prompts, in the same order; see `Client.map`."""
+        requests = combined_async(prompts, fields, response_format)
+        ids = await self.submit_many(requests, max_in_flight=max_in_flight, progress=progress)
+        try:
+            ended = self.as_completed(ids, timeout_s, response_format)
+            found = await collected_async(ended, ids, progress)
+        except JobTimeout:
+            if not return_errors:
+                raise
+            return await self.results(ids, response_format=response_format)
+        return found if return_errors else answers_of(found)
 
     async def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why; see `Client.route`."""
@@ -75,19 +133,51 @@ class AsyncClient:
         wait: bool = False,
         timeout_s: float | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # Celery's name, an alias
+        response_format: ResponseFormat | None = None,
     ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
         timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
             the same.
+        response_format: the pydantic model that `parsed` is made by.
 
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable; see `Client.result`.
         """
         timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
-            return await self._transport.result(job_id)
-        return await self._transport.ended(job_id, timeout_s)
+            return parsed_by(await self._transport.result(job_id), response_format)
+        return parsed_by(await self._transport.ended(job_id, timeout_s), response_format)
+
+    async def results(
+        self,
+        job_ids: Iterable[str],
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> list[Result]:
+        """Return the results of many jobs, in the order of the ids; see `Client.results`."""
+        ids = checked_ids(job_ids)
+        if not wait and timeout_s is None:
+            found = await self._transport.results(ids)
+            return [parsed_by(result, response_format) for result in found]
+        return await collected_async(self.as_completed(ids, timeout_s, response_format), ids)
+
+    def as_completed(
+        self,
+        job_ids: Iterable[str],
+        timeout_s: float | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> AsyncGenerator[Result, None]:
+        """Yield the results of many jobs as they end; see `Client.as_completed`.
+
+        async for result in client.as_completed(ids):
+            print(result.id, result.content or result.error)
+        """
+        ids = checked_ids(job_ids)
+        require_seconds("timeout_s", timeout_s)
+        return completed_async(lambda: ends_of(self._transport, timeout_s), ids, response_format)
 
     async def stream(
         self,

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn, Self, Unpack, cast
 
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
-from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, timeout_of
+from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, require_seconds, timeout_of
 from headgate.producer.client.handle import Job
+from headgate.producer.client.many.ends import checked_ids
+from headgate.producer.client.many.gather import collected, completed
+from headgate.producer.client.many.prompts import answers_of, combined
+from headgate.producer.client.many.slices import Flow, Progress
+from headgate.producer.client.many.submit import submit_slices
 from headgate.producer.client.pieces import TextPiece
+from headgate.producer.client.response_format import (
+    ResponseFormat,
+    parsed_by,
+    with_response_format,
+)
 from headgate.producer.client.transport import BlockingTransport
 from headgate.producer.client.ways import Way
+from headgate.producer.errors import JobTimeout
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
@@ -55,38 +66,105 @@ class Client:
         """Open the servers now instead of at the first use; raise Unreachable if one is away."""
         return cast("Installation", self._transport.open())
 
-    def submit(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Job:
+    def submit(
+        self,
+        prompt: str | None = None,
+        /,
+        *,
+        response_format: ResponseFormat | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> Job:
         """Submit a job: put it on record and on its queue.
 
             job = client.submit("Summarise ...", model="gpt-4o-mini", priority="interactive")
             print(job.result(timeout_s=30).content)
 
         prompt: the text of one user message; the same as the field `prompt`.
+        response_format: the form of the answer. A pydantic model is sent as a strict JSON schema,
+            and the result's `parsed` is an object of it; a dict goes into `params` as it is.
         fields: the fields of a request; see RequestFields for their meaning and units.
 
         Returns the Job. Raises InvalidRequest, IdempotencyConflict and TierLimit with nothing
         queued, Unreachable with nothing on record, and SubmitInterrupted if a server was lost
         halfway: `job_ids` is then on record, and `unsure_ids` may be.
         """
-        return Job(self._transport.submit(prompt, fields), self)
+        asked = with_response_format(fields, response_format)
+        return Job(self._transport.submit(prompt, asked), self, response_format)
 
-    def submit_many(self, requests: Requests, *, samples: int = 1) -> list[str]:
-        """Submit many jobs at once.
+    def submit_many(
+        self,
+        requests: Requests,
+        *,
+        samples: int = 1,
+        max_in_flight: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Submit many jobs at once, or as many as you like in slices.
 
             ids = client.submit_many([{"prompt": p, "priority": "bulk"} for p in prompts])
+            ids = client.submit_many(read_lines(), max_in_flight=5_000)  # any iterable
 
         requests: each is a text (a prompt), a dict of RequestFields, or a Request.
         samples: how many jobs to make of each request, from 1 to 128. Each has an answer of its
             own: it shares a call or a cached answer only with the same sample of an equal request.
             The first sample is the same as the request without samples.
+        max_in_flight: wait before a slice while so many of these jobs have not ended.
+        progress: call it with a SubmitProgress after each slice, and when jobs have ended.
 
         Returns the ids of the jobs in the order of the requests: all samples of the first, then
-        those of the second. All requests are checked before
-        the first job is written, and held in memory meanwhile (about 3 kB each and the prompt), so
-        submit millions in slices. Raises what `submit` raises: an InvalidRequest names the field as
-        `requests[i].field`, a TierLimit has the `index` of the request.
+        those of the second. All requests are checked before the first job is written, and held in
+        memory meanwhile (about 3 kB each and the prompt). Raises what `submit` raises: an
+        InvalidRequest names the field as `requests[i].field`, a TierLimit has the `index`.
+
+        With `max_in_flight` or `progress` the requests are taken in slices of up to 1,000 jobs, so
+        that any number fits into memory. A slice is checked when it is its turn. An error after the
+        first slice, also of the iterable or of the callback, is raised as SubmitStopped with the
+        `job_ids` so far.
         """
-        return self._transport.submit_many(requests, samples)
+        if max_in_flight is None and progress is None:
+            return self._transport.submit_many(requests, samples)
+        flow = Flow(samples, max_in_flight, progress)
+        submit, ends = self._transport.submit_many, self._transport.ends
+        return submit_slices(requests, flow, lambda part: submit(part, samples), lambda: ends(None))
+
+    def map(
+        self,
+        prompts: Requests,
+        *,
+        return_errors: bool = False,
+        timeout_s: float | None = None,
+        max_in_flight: int | None = None,
+        progress: Progress | None = None,
+        response_format: ResponseFormat | None = None,
+        **fields: Unpack[RequestFields],
+    ) -> list[Result]:
+        """Return the answers to prompts: a list in, a list out, in the same order.
+
+            answers = client.map(["Spell 7.", "Spell 8."], model="gpt-4o-mini")
+            print([answer.content for answer in answers])
+
+        prompts: each is a text, or a dict of RequestFields.
+        fields: the fields of all requests; those of a dict come first. Of an `idempotency_key` each
+            request gets one of its own, `key:0` and so on.
+        return_errors: put results with an `error` into the list in place of an answer. Without it
+            MapFailed is raised when all jobs have ended, and has all `results`.
+        timeout_s: how many seconds to wait at most once all are submitted. After that JobTimeout
+            has the `job_ids`; with `return_errors` results are as they are by then.
+        max_in_flight, progress: see `submit_many`.
+        response_format: see `submit`.
+
+        Raises what `submit_many` and `results` raise.
+        """
+        requests = combined(prompts, fields, response_format)
+        ids = self.submit_many(requests, max_in_flight=max_in_flight, progress=progress)
+        try:
+            ended = self.as_completed(ids, timeout_s, response_format)
+            found = collected(ended, ids, progress)
+        except JobTimeout:
+            if not return_errors:
+                raise
+            return self.results(ids, response_format=response_format)
+        return found if return_errors else answers_of(found)
 
     def route(self, prompt: str | None = None, /, **fields: Unpack[RequestFields]) -> Route:
         """Return which model a request for "auto" would get now, and why. Nothing is queued.
@@ -102,20 +180,61 @@ class Client:
         wait: bool = False,
         timeout_s: float | None = None,
         timeout: float | None = None,
+        response_format: ResponseFormat | None = None,
     ) -> Result:
         """Return the result of a job: as it is now, or once the job has ended.
 
         wait: wait until the job has ended.
         timeout_s: how many seconds to wait at most; implies `wait`. None: no limit. `timeout` is
             the same.
+        response_format: the pydantic model that `parsed` is made by.
 
         A job that did not succeed has a Result with an `error`; only `Job.result` raises JobFailed.
         Raises UnknownJob, ResultExpired, JobTimeout and Unreachable.
         """
         timeout_s = timeout_of(timeout_s, timeout)
         if not wait and timeout_s is None:
-            return self._transport.result(job_id)
-        return self._transport.ended(job_id, timeout_s)
+            return parsed_by(self._transport.result(job_id), response_format)
+        return parsed_by(self._transport.ended(job_id, timeout_s), response_format)
+
+    def results(
+        self,
+        job_ids: Iterable[str],
+        *,
+        wait: bool = False,
+        timeout_s: float | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> list[Result]:
+        """Return the results of many jobs, in the order of the ids.
+
+        Its arguments and errors are those of `result`. A JobTimeout has all ids as `job_ids`.
+        """
+        ids = checked_ids(job_ids)
+        if not wait and timeout_s is None:
+            found = self._transport.results(ids)
+            return [parsed_by(result, response_format) for result in found]
+        return collected(self.as_completed(ids, timeout_s, response_format), ids)
+
+    def as_completed(
+        self,
+        job_ids: Iterable[str],
+        timeout_s: float | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> Iterator[Result]:
+        """Yield the results of many jobs as they end, each once.
+
+            for result in client.as_completed(ids):
+                print(result.id, result.content or result.error)
+
+        timeout_s: how many seconds to wait at most for all of them. After that JobTimeout has all
+            ids as `job_ids`. None: no limit.
+        response_format: the pydantic model that `parsed` is made by.
+
+        Raises UnknownJob and ResultExpired for an id without a result, and Unreachable.
+        """
+        ids = checked_ids(job_ids)
+        require_seconds("timeout_s", timeout_s)
+        return completed(lambda: self._transport.ends(timeout_s), ids, response_format)
 
     def stream(
         self,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from headgate.producer.client.arguments import timeout_of
 from headgate.producer.client.pieces import TextPiece
+from headgate.producer.client.response_format import ResponseFormat, parsed_by
 from headgate.producer.errors import answer_of
 from headgate.shared.job.result import Result, Status
 
@@ -68,10 +69,14 @@ class AsyncJobClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A submitted job. Its `id` is also its Celery task id."""
+    """A submitted job. Its `id` is also its Celery task id.
+
+    `response_format`: what the result's `parsed` is made by, if it was given to `submit`.
+    """
 
     id: str
     client: JobClient
+    response_format: ResponseFormat | None = None
 
     def result(self, timeout_s: float | None = None, *, timeout: float | None = None) -> Result:
         """Wait until the job has ended; return its result.
@@ -82,7 +87,7 @@ class Job:
         ResultExpired and Unreachable.
         """
         limit_s = timeout_of(timeout_s, timeout)
-        return answer_of(self.client.result(self.id, wait=True, timeout_s=limit_s))
+        return answer_of(self.wait(limit_s))
 
     def wait(self, timeout_s: float | None = None) -> Result:
         """Wait until the job has ended, however it ended; return its result.
@@ -92,7 +97,8 @@ class Job:
         A job that did not succeed has a Result with an `error`. Raises JobTimeout, ResultExpired
         and Unreachable.
         """
-        return self.client.result(self.id, wait=True, timeout_s=timeout_s)
+        ended = self.client.result(self.id, wait=True, timeout_s=timeout_s)
+        return parsed_by(ended, self.response_format)
 
     def stream(
         self,
@@ -114,15 +120,19 @@ class Job:
 
     def retry(self) -> Job:
         """Queue the job again if it failed or expired; see `Client.retry`."""
-        return self.client.retry(self.id)
+        return replace(self.client.retry(self.id), response_format=self.response_format)
 
 
 @dataclass(frozen=True, slots=True)
 class AsyncJob:
-    """A submitted job. Its `id` is also its Celery task id."""
+    """A submitted job. Its `id` is also its Celery task id.
+
+    `response_format`: what the result's `parsed` is made by, if it was given to `submit`.
+    """
 
     id: str
     client: AsyncJobClient
+    response_format: ResponseFormat | None = None
 
     async def result(
         self,
@@ -138,7 +148,7 @@ class AsyncJob:
         ResultExpired and Unreachable.
         """
         limit_s = timeout_of(timeout_s, timeout)
-        return answer_of(await self.client.result(self.id, wait=True, timeout_s=limit_s))
+        return answer_of(await self.wait(limit_s))
 
     async def wait(self, timeout_s: float | None = None) -> Result:
         """Wait until the job has ended, however it ended; return its result.
@@ -148,7 +158,8 @@ class AsyncJob:
         A job that did not succeed has a Result with an `error`. Raises JobTimeout, ResultExpired
         and Unreachable.
         """
-        return await self.client.result(self.id, wait=True, timeout_s=timeout_s)
+        ended = await self.client.result(self.id, wait=True, timeout_s=timeout_s)
+        return parsed_by(ended, self.response_format)
 
     def stream(
         self,
@@ -170,4 +181,4 @@ class AsyncJob:
 
     async def retry(self) -> AsyncJob:
         """Queue the job again if it failed or expired; see `AsyncClient.retry`."""
-        return await self.client.retry(self.id)
+        return replace(await self.client.retry(self.id), response_format=self.response_format)

@@ -15,6 +15,7 @@ from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey
+from headgate.producer.client.many.ends import BlockingEnds
 from headgate.producer.client.pieces import TextPiece
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
@@ -56,8 +57,14 @@ class BlockingTransport(Protocol):
     def result(self, job_id: str) -> Result:
         """Return the result as it is now."""
 
+    def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now, in order; raise for the first id that has none."""
+
     def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended; raise JobTimeout."""
+
+    def ends(self, timeout_s: float | None) -> BlockingEnds:
+        """Return what waits for many jobs together."""
 
     def stream(
         self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str
@@ -115,6 +122,9 @@ class AsyncTransport(Protocol):
 
     async def result(self, job_id: str) -> Result:
         """Return the result as it is now."""
+
+    async def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now, in order; raise for the first id that has none."""
 
     async def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended; raise JobTimeout."""

@@ -39,17 +39,33 @@ def read(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> Resul
     `find_waits` finds out what a job waits for. If that is a limit or the like, its status is
     "deferred". Raises UnknownJob and ResultExpired.
     """
-    with reading(engine) as connection:
-        columns = (*STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
-        row = connection.execute(select(*columns).where(jobs.c.id == job_id)).first()
-        if row is None:
-            raise pruned(connection, [job_id]).get(job_id) or UnknownJob(job_id)
-        waiting = open_jobs(connection, [row])
-    if row.status in ENDED:
-        return _ended(row)
-    result = without_answer(row, _metadata(row.envelope))
-    wait = find_waits(waiting).get(row.id) if waiting else None
-    return result if wait is None else replace(result, **waiting_fields(row, wait))
+    found = read_many(engine, [job_id], find_waits)[job_id]
+    if isinstance(found, HeadgateError):
+        raise found
+    return found
+
+
+def read_many(
+    engine: Engine, ids: Sequence[str], find_waits: FindWaits = no_waits
+) -> dict[str, Result | HeadgateError]:
+    """Return, by id, the results as they are now, as `read` does.
+
+    The value is ResultExpired for an expired result, and UnknownJob for an unknown id.
+    """
+    found: dict[str, Result | HeadgateError] = {}
+    columns = (*STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
+    for first in range(0, len(ids), IDS_PER_QUERY):
+        chunk = ids[first : first + IDS_PER_QUERY]
+        with reading(engine) as connection:
+            rows = connection.execute(select(*columns).where(jobs.c.id.in_(chunk))).all()
+            missing = sorted(set(chunk) - {row.id for row in rows})
+            if missing:
+                gone = pruned(connection, missing)
+                found.update((one, gone.get(one) or UnknownJob(one)) for one in missing)
+            waiting = open_jobs(connection, rows)
+        waits = find_waits(waiting) if waiting else {}
+        found.update((row.id, _as_it_is(row, waits.get(row.id))) for row in rows)
+    return found
 
 
 def end_or_wait(
@@ -99,10 +115,7 @@ def look(engine: Engine, ids: Sequence[str]) -> dict[str, Result | HeadgateError
             for row in rows:
                 missing.discard(row.id)
                 if row.status in ENDED:
-                    try:
-                        found[row.id] = _ended(row)
-                    except ResultExpired as error:
-                        found[row.id] = error
+                    found[row.id] = _as_it_is(row, None)
             if missing:
                 gone = pruned(connection, sorted(missing))
                 found.update((one, gone.get(one) or UnknownJob(one)) for one in missing)
@@ -149,6 +162,17 @@ def known(engine: Engine, ids: Iterable[str]) -> set[str]:
             chunk = asked[first : first + IDS_PER_QUERY]
             found.update(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(chunk))))
     return found
+
+
+def _as_it_is(row: Row[*tuple[Any, ...]], wait: WaitingFor | None) -> Result | HeadgateError:
+    """Return the result of the row, or why there is none any more."""
+    if row.status in ENDED:
+        try:
+            return _ended(row)
+        except ResultExpired as error:
+            return error
+    result = without_answer(row, _metadata(row.envelope))
+    return result if wait is None else replace(result, **waiting_fields(row, wait))
 
 
 def _ended(row: Row[*tuple[Any, ...]]) -> Result:

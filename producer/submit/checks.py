@@ -12,6 +12,7 @@ from headgate.shared.cost.upper_bound import upper_bound_pico_usd
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import Request
 from headgate.shared.job.request_checks import misspelt_param
+from headgate.shared.job.responses_checks import OF_CHAT, OF_RESPONSES, length_param
 from headgate.shared.routing.capabilities import (
     Needs,
     beyond_dialect,
@@ -25,7 +26,8 @@ from headgate.shared.routing.dialects import remedy_for
 
 def prompt_field(request: Request) -> str:
     """Return the name of the field that holds the words of the request."""
-    return "input" if request.embeds else "messages" if request.messages else "prompt"
+    names = ("input", "messages", "prompt")
+    return next((name for name in names if getattr(request, name) is not None), "prompt")
 
 
 def refuse_misspelt_params(request: Request) -> None:
@@ -33,18 +35,29 @@ def refuse_misspelt_params(request: Request) -> None:
 
     Workers do not check this, so that a job on record is never refused by a later release.
     """
+    if request.dialect == "responses":
+        for name in OF_CHAT.keys() & request.params.keys():
+            remedy = f"the dialect responses has no such param; {OF_CHAT[name]}"
+            raise InvalidRequest(f"params.{name}", request.params[name], remedy)
     for name, value in request.params.items():
+        if request.dialect == "responses" and name in OF_RESPONSES:
+            continue
         if meant := misspelt_param(name):
             remedy = f"no vendor has this param; did you mean params.{meant}?"
             raise InvalidRequest(f"params.{name}", value, remedy)
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if the model embeds and the request asks for text, or the reverse."""
+    """Raise InvalidRequest if the model cannot be meant: it embeds and the request asks for text.
+
+    Or the reverse, or the request is pinned to another provider.
+    """
     if model.embeds and not request.embeds:
         remedy = "this model embeds; give `input`, or name a model that answers"
     elif request.embeds and not model.embeds:
         remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
+    elif request.pinned is not None and request.pinned.provider != model.provider:
+        remedy = f"the job is pinned to {request.pinned.provider}; name a model of it"
     else:
         return
     raise InvalidRequest(field, model.name, remedy)
@@ -75,7 +88,7 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
     if beyond := beyond_dialect(model, needs):
         remedy = f"{model.name} has nothing like it; "
         remedy += f"{remedy_for(beyond, request.dialect)}, or name a model of "
-        remedy += "Anthropic's dialect" if request.dialect == "anthropic" else "OpenAI's dialect"
+        remedy += _CARRIERS[request.dialect]
         raise InvalidRequest(beyond, model.name, remedy)
     if not (needs.capabilities or needs.beyond_anthropic or needs.beyond_openai):
         return
@@ -87,6 +100,14 @@ def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs
         if all(lacking):
             remedy = f"each of these {_remedy(str(lacking[0]), needs, catalog)}"
             raise InvalidRequest("fallback", request.fallback, remedy)
+
+
+_CARRIERS = {
+    "openai": "OpenAI's dialect",
+    "anthropic": "Anthropic's dialect",
+    "responses": "a provider that has Responses, such as openai/gpt-4o-mini",
+}
+"""The models that carry every field of a form, as an error names them."""
 
 
 def _remedy(missing: str, needs: Needs, catalog: Catalog) -> str:
@@ -116,7 +137,7 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
     fits = _max_tokens_within(limit, request, model, catalog)
     remedy += "give at least that, " if fits else "give at least that, or shorten the request"
     if fits:
-        remedy += f"or params.max_tokens of at most {fits}"
+        remedy += f"or params.{length_param(request.dialect)} of at most {fits}"
     raise InvalidRequest("max_cost_usd", limit_usd, remedy, "budget_exceeded")
 
 
@@ -125,13 +146,14 @@ def _max_tokens_within(limit_pico: int, request: Request, model: Model, catalog:
     if request.embeds:
         return 0
     params = {k: v for k, v in request.params.items() if k != "max_completion_tokens"}
+    name = length_param(request.dialect)
 
     def fits(tokens: int) -> bool:
-        asked = request.model_copy(update={"params": {**params, "max_tokens": tokens}})
+        asked = request.model_copy(update={"params": {**params, name: tokens}})
         upper_bound = upper_bound_pico_usd(asked, model, catalog)
         return upper_bound is not None and upper_bound <= limit_pico
 
-    low, high = 0, output_ceiling(request.params, model)
+    low, high = 0, output_ceiling(request.asked_tokens, model)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
-"""Two names of one param: a request that gives either keeps it."""
+from headgate.shared.job.responses_checks import length_param, with_responses_form
+
+_LENGTHS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+"""Names of one param: a request that gives any of them keeps it."""
 
 _MERGED = ("params", "metadata", "cache")
 """Fields whose parts are laid under those of the request one by one."""
@@ -19,8 +21,8 @@ def with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     requests without one. An embedding gets no params and no system message, and a request by
     template keeps its template's messages.
     """
-    filled = dict(fields)
-    embeds = filled.get("input") is not None
+    filled = with_responses_form(dict(fields))
+    embeds = filled.get("input") is not None and filled.get("dialect") != "responses"
     for name, value in defaults.items():
         if name in ("max_tokens", "system") or (name == "params" and embeds):
             continue
@@ -47,7 +49,7 @@ def _limit_length(fields: dict[str, Any], max_tokens: Any) -> None:
     if params is None:
         params = {}
     if isinstance(params, dict) and not params.keys() & _LENGTHS:
-        fields["params"] = {**params, "max_tokens": max_tokens}
+        fields["params"] = {**params, length_param(fields.get("dialect")): max_tokens}
 
 
 def _put_system(fields: dict[str, Any], text: Any) -> None:
@@ -57,6 +59,9 @@ def _put_system(fields: dict[str, Any], text: Any) -> None:
         if isinstance(params, dict):
             fields["params"] = {"system": text, **params}
         return
+    if fields.get("dialect") == "responses":
+        _put_instructions(fields, text)
+        return
     message = {"role": "system", "content": text}
     prompt, messages = fields.get("prompt"), fields.get("messages")
     if isinstance(prompt, str) and prompt and messages is None:
@@ -64,6 +69,15 @@ def _put_system(fields: dict[str, Any], text: Any) -> None:
         fields["messages"] = [message, {"role": "user", "content": prompt}]
     elif isinstance(messages, list) and messages and not any(map(_is_system, messages)):
         fields["messages"] = [message, *messages]
+
+
+def _put_instructions(fields: dict[str, Any], text: Any) -> None:
+    """Make the text the instructions of a request of Responses, unless it has a system prompt."""
+    params, items = fields.get("params") or {}, fields.get("input")
+    if isinstance(items, list) and any(map(_is_system, items)):
+        return
+    if isinstance(params, dict):
+        fields["params"] = {"instructions": text, **params}
 
 
 def _is_system(message: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from headgate.shared.job.request import CacheWish, Dialect, Kind, Priority, Request
+from headgate.shared.job.request import CacheWish, Dialect, Kind, Pin, Priority, Request
 
 
 class CacheFields(TypedDict, total=False):
@@ -23,6 +23,13 @@ class CacheFields(TypedDict, total=False):
     ttl_s: int | None
 
 
+class PinFields(TypedDict):
+    """What binds a job to one key of one provider; `key` is its digest, not the key."""
+
+    provider: str
+    key: str
+
+
 class RequestFields(TypedDict, total=False):
     """The fields of a request, as `submit`, `route` and `submit_many` take them.
 
@@ -30,15 +37,20 @@ class RequestFields(TypedDict, total=False):
 
     prompt: the text of one user message.
     messages: a conversation in the form of `dialect`.
-    input: a text or a list of texts to embed, or the same as tokens.
+    input: a text or a list of texts to embed, or the same as tokens. In the dialect "responses" it
+        is the input of OpenAI's Responses: a text or a list of items.
+    instructions: the system prompt of a request in the form of Responses, which it makes it.
     template, variables: a prompt of the catalog by name, and the values to put into it.
     model: a name from the catalog, or "auto". Default: HEADGATE_MODEL.
     params: parameters in the vendor's own form, sent as they are: max_tokens, tools, user, ...
-    dialect: whose form messages and params have: "openai" (default) or "anthropic".
+    dialect: whose form messages and params have: "openai" (default) or "anthropic". "responses" is
+        that of OpenAI's Responses: `input`, and the other fields of its body as `params`.
     priority: "interactive", "standard" (default) or "bulk".
     tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
     key_id: the gateway key whose limits count, too. The gateway sets it.
+    pinned: the provider and key that alone may answer, as an attempt names them. The gateway sets
+        it for a request that goes on from what a vendor has on record.
     deadline_s: seconds from now after which the answer is worthless. Default 86,400.
     cache: whether and how long to keep the answer; "off" and "exact" stand for their mode.
     fallback: whether other models may answer (default: yes), or a list of them in order.
@@ -58,7 +70,8 @@ class RequestFields(TypedDict, total=False):
 
     prompt: str | None
     messages: list[dict[str, Any]] | None
-    input: str | list[str] | list[int] | list[list[int]] | None
+    input: str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]] | None
+    instructions: str | None
     model: str | None
     params: dict[str, Any]
     dialect: Dialect
@@ -67,6 +80,7 @@ class RequestFields(TypedDict, total=False):
     user: str | None
     tier: str | None
     key_id: str | None
+    pinned: PinFields | Pin | None
     deadline_s: float
     cache: CacheFields | CacheWish | Literal["off", "exact"]
     fallback: bool | list[str]

@@ -38,6 +38,7 @@ from headgate.shared.job.request import (
     Request,
     request_from,
 )
+from headgate.shared.job.responses_checks import length_param
 from headgate.shared.routing import capabilities
 from headgate.shared.routing.choose import ModelStatus
 from headgate.shared.routing.router import Route, Router, nothing_known
@@ -221,12 +222,15 @@ class Submitter:
         if not self._default_params or request.embeds:
             return request
         own = request.params
-        missing = {k: v for k, v in self._default_params.items() if k not in own}
+        length = length_param(request.dialect)
+        given = {length if k == "max_tokens" else k: v for k, v in self._default_params.items()}
+        missing = {k: v for k, v in given.items() if k not in own}
         if "max_completion_tokens" in own:
             missing.pop("max_tokens", None)
         takes_one = model.dialect == "anthropic" and own.get("top_p") is not None
-        thinks = own.get("thinking") or own.get("reasoning_effort")  # Claude takes one of both, too
-        takes_one = takes_one or (bool(thinks) and model.dialect == "anthropic")
+        # Claude takes one of temperature and thinking, too.
+        thinks = any(own.get(name) for name in ("thinking", "reasoning_effort", "reasoning"))
+        takes_one = takes_one or (thinks and model.dialect == "anthropic")
         if "temperature" not in model.capabilities or takes_one:
             missing.pop("temperature", None)
         if request.dialect == "anthropic" and "temperature" in missing:

@@ -30,7 +30,7 @@ def charge(dialect: str, request: Request, *, input_tokens: int, ceiling: int) -
     """Return what to hold for a request of about `input_tokens`; `ceiling` is of one answer."""
     if request.embeds:
         return Charge(input_tokens, 0, settles=False)
-    asked = request.params.get("max_completion_tokens") or request.params.get("max_tokens")
+    asked = request.asked_tokens
     if dialect == "anthropic":
         return Charge(input_tokens, ceiling, settles=True)
     each = min(ceiling, asked) if asked else 0

@@ -45,6 +45,8 @@ class Ticket:
     * `waits`: the job waits for a breaker to close; its tries do not count meanwhile.
     * `step`: the priority with which Celery sent it, from 0 (most urgent) to 9.
     * `key_id`: the gateway key that the job came with, or empty.
+    * `pinned_key`: the only key of the provider that serves the job, as buckets name it
+      (`key1`), or empty. Workers know it, producers do not.
     * `variant_of`: the model of the catalog of which `model` is a snapshot or a fine-tune,
       or empty. The limits of a tier for that model count, too.
     """
@@ -70,6 +72,7 @@ class Ticket:
     variant_of: str = ""
     step: int = 0
     key_id: str = ""
+    pinned_key: str = ""
 
     def encode(self) -> str:
         """Return the ticket as text, as messages and waiting queues hold it."""
@@ -85,6 +88,8 @@ class Ticket:
             flags += f"~{self.variant_of.encode().hex().upper()}"
         if self.key_id:
             flags += f"@{self.key_id.removeprefix(KEY_ID).upper()}"
+        if self.pinned_key:
+            flags += f"%{self.pinned_key.removeprefix('key')}"
         if self.upper_bound_pico_usd is not None:
             flags += f"${self.upper_bound_pico_usd}"
         return (
@@ -102,6 +107,7 @@ class Ticket:
             bound = re.search(r"\$(\d+)", flags)
             listed = re.search(r"~([0-9A-F]+)", flags)
             key = re.search(r"@([0-9A-F]+)", flags)
+            pinned = re.search(r"%(\d+)", flags)
             return cls(
                 pool=pool,
                 model=model,
@@ -124,6 +130,7 @@ class Ticket:
                 variant_of=bytes.fromhex(listed[1]).decode() if listed else "",
                 step=int(flags[0]) if flags[:1].isdigit() else 0,
                 key_id=f"{KEY_ID}{key[1].lower()}" if key else "",
+                pinned_key=f"key{pinned[1]}" if pinned else "",
             )
         except (ValueError, KeyError):
             raise UnreadableMessage("its ticket has a form that is not known here") from None
@@ -178,7 +185,7 @@ def ticket_for(
 def _charge_of(request: Request, model: Model, dialect: str, input_tokens: int | None) -> Charge:
     if input_tokens is None:
         input_tokens = tokens.input_tokens(request, model)
-    ceiling = tokens.output_ceiling(request.params, model)
+    ceiling = tokens.output_ceiling(request.asked_tokens, model)
     return charge(dialect, request, input_tokens=input_tokens, ceiling=ceiling)
 
 

@@ -8,7 +8,9 @@ Two requests have the same fingerprint if no model can tell them apart. These ar
 * a param that is null and one that is absent; 1 and 1.0; one stop text and a list of it; `n: 1`;
 * `max_tokens` and `max_completion_tokens`, because each provider is sent the name that it knows.
 
-A request in Anthropic's form has never the fingerprint of one in OpenAI's.
+Requests in different forms never have the same fingerprint. In the form of OpenAI's Responses a
+text is the same as one message of the user with it. There the answer repeats `user`, `metadata` and
+`safety_identifier`, so they count, and so does `store`.
 
 Any other difference counts: a needless miss costs a call, but a wrong hit gives a wrong answer.
 Measured: 3 us for a short prompt, 5 us with five params, 20 us with two tools.
@@ -23,7 +25,7 @@ from typing import Any
 import orjson
 
 from headgate.shared.job.encoding import dumps
-from headgate.shared.job.request import EmbeddingInput, Request
+from headgate.shared.job.request import Request
 
 UNSEEN = frozenset({
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
@@ -54,16 +56,30 @@ def fingerprint(request: Request, model: str, sample: int = 1) -> str:
     question = {
         "tenant": request.tenant,
         "model": model,
-        "input": _input(request.input),
-        "messages": None if request.embeds else [_message(one) for one in request.chat()],
-        "params": _params(request.params) if request.params else {},
+        **_asked(request),
         **({"sample": sample} if sample > 1 else {}),
         **({"dialect": request.dialect} if request.dialect != "openai" else {}),
     }
     return hashlib.sha256(dumps(question, orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _input(value: EmbeddingInput | None) -> EmbeddingInput | None:
+def _asked(request: Request) -> dict[str, Any]:
+    """Return what is asked, and with which params."""
+    params = _params(request.params) if request.params else {}
+    if request.dialect != "responses":
+        messages = None if request.embeds else [_message(one) for one in request.chat()]
+        return {"input": _input(request.input), "messages": messages, "params": params}
+    given = request.prompt if request.input is None else request.input
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    params.update((n, request.params[n]) for n in _REPEATED if request.params.get(n) is not None)
+    return {"input": items, "messages": None, "params": params}
+
+
+_REPEATED = ("metadata", "safety_identifier", "store", "user")
+"""Params that a Response repeats or that decide about its life, of those that change no words."""
+
+
+def _input(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
         return value[0]
     return value

@@ -4,6 +4,7 @@ The first of these decides:
 
 1. the caller's `cache.mode` and `cache.ttl_s`;
 2. `store: true`, with which the vendor keeps the request: its answer is neither taken nor kept;
+   nor is one that depends on what the vendor has on record, or on tools that the vendor runs;
 3. the catalog's cache rules for the request's template;
 4. its cache rules for words of the user's messages;
 5. the setting for all.
@@ -21,6 +22,8 @@ from typing import NamedTuple
 
 from headgate.shared.catalog.schema import CacheRule
 from headgate.shared.job.request import Request
+from headgate.shared.responses.chat_form import readable
+from headgate.shared.responses.state import changes_state, depends_on_state
 
 SEARCHED_CHARACTERS = 1000
 """How many characters of a user's text are searched for words, at its beginning and its end."""
@@ -156,6 +159,7 @@ def _text_of_user(request: Request) -> str:
     """Return the beginning and the end of the user's messages, the last message first."""
     if request.prompt is not None:
         return _ends(request.prompt)
+    request = readable(request)
     return _ends(" \n".join(_texts(request.messages or ())))
 
 
@@ -212,12 +216,18 @@ class CachePolicy:
         wish = request.cache
         if wish.mode == "off":
             return CacheTtl(0, "off")
+        if changes_state(request):
+            return CacheTtl(0, "stateful")
         if wish.ttl_s is not None:
             return CacheTtl(wish.ttl_s, "asked")
         if wish.mode == "exact":
             return None
         if request.params.get("store") is True:
             return CacheTtl(0, "stored")  # the vendor is to keep an answer of this very request
+        if request.dialect == "responses" and request.params.get("store") is False:
+            return CacheTtl(0, "unstored")  # nothing is to be kept after the answer
+        if depends_on_state(request):
+            return CacheTtl(0, "stateful")
         return CacheTtl(0, "varies") if self._varies(request) else None
 
     def _by_rules(self, request: Request) -> CacheTtl:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from headgate.shared import settings
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import ProviderConfig
 from headgate.shared.errors import SettingError, WrongUse
+from headgate.shared.job.request import KEY_DIGITS
 from headgate.shared.settings import Settings, masked
 
 PROXIES = ("http", "https")
@@ -44,6 +46,17 @@ def keys_of(in_force: Settings, provider: ProviderConfig) -> list[str]:
         if secret is not None:
             found.append(checked_key(variable, secret.get_secret_value()))
     return found or (["none"] if provider.api_key_optional else [])
+
+
+SHORTEST_SECRET = 16
+"""Shorter keys are those of local servers. A digest of one could be guessed, so they have none."""
+
+
+def digest_of(key: str) -> str:
+    """Return 16 hexadecimal digits by which a key is known, without telling it."""
+    if len(key) < SHORTEST_SECRET:
+        return "0" * KEY_DIGITS
+    return hashlib.sha256(key.encode()).hexdigest()[:KEY_DIGITS]
 
 
 def no_keys(catalog: Catalog, wanted: Sequence[str] = ()) -> str:

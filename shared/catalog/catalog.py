@@ -70,7 +70,7 @@ class Catalog(CatalogModel):
             self.__dict__[table] = MappingProxyType(self.__dict__[table])
         for model in self.models.values():
             if model.provider in self.providers:
-                model.served_by(self.providers[model.provider].dialect)
+                model.served_by(self.providers[model.provider])
 
     @cached_property
     def names(self) -> Mapping[str, Model]:

@@ -141,7 +141,7 @@ class ProviderConfig(CatalogModel):
     `limits` hold for all pools of one key together. `stream_usage` is None for servers that nobody
     knows; Anthropic's dialect always tells it. `factors` are the prices of service tiers
     relative to the standard one, by the tier's name in the vendor's replies. The factor `us` is for
-    replies that were computed in the US only.
+    replies that were computed in the US only. `responses`: it also has OpenAI's `POST /responses`.
     """
 
     name: str
@@ -153,6 +153,7 @@ class ProviderConfig(CatalogModel):
     api_key_optional: bool = False
     limits: WideLimits = WideLimits()
     stream_usage: StreamUsage | None = None
+    responses: bool = False
     factors: Mapping[str, Factor] = {}
 
     @property
@@ -192,6 +193,11 @@ class Model(CatalogModel):
         return "openai"
 
     @cached_property
+    def has_responses(self) -> bool:
+        """Whether its provider has OpenAI's `POST /responses`, as the catalog has set it."""
+        return False
+
+    @cached_property
     def variant_of(self) -> str:
         """The model that the catalog lists, if this is a snapshot or a fine-tune of it; or empty.
 
@@ -199,9 +205,10 @@ class Model(CatalogModel):
         """
         return ""
 
-    def served_by(self, dialect: Dialect) -> Model:
-        """Set the dialect of its provider; the catalog does so once."""
-        self.__dict__["dialect"] = dialect
+    def served_by(self, provider: ProviderConfig) -> Model:
+        """Set what it has of its provider; the catalog does so once."""
+        self.__dict__["dialect"] = provider.dialect
+        self.__dict__["has_responses"] = provider.responses
         return self
 
     def variant(self, name: str) -> Model:

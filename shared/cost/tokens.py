@@ -22,9 +22,11 @@ import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from headgate.shared.catalog.schema import Model
+from headgate.shared.job.request import Request
+from headgate.shared.responses.chat_form import readable
 
 #: Tokens per byte. Lower-case letters and spaces make long tokens; capitals, digits and signs make
 #: short ones. Outside ASCII a byte is 0.2 (Russian) to 0.75 (Amharic) of a token, as measured.
@@ -43,24 +45,12 @@ SLACK = 1.5
 """How many times the window an estimate must be before a prompt is refused without a request."""
 
 
-class Prompted(Protocol):
-    """The fields of a `Request` that make its input."""
-
-    @property
-    def prompt(self) -> str | None: ...
-    @property
-    def messages(self) -> Sequence[Mapping[str, Any]] | None: ...
-    @property
-    def input(self) -> str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | None: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-
-
-def input_tokens(request: Prompted, model: Model | None = None) -> int:
+def input_tokens(request: Request, model: Model | None = None) -> int:
     """Return the estimated input tokens of the request, at least 1.
 
     Texts are counted with the vocabulary of `model` if that is known and installed.
     """
+    request = readable(request)
     exact = None if model is None else _counter(vocabulary(model))
     count = exact or _text
     total = 0.0
@@ -148,11 +138,10 @@ def load_vocabularies(models: Iterable[Model]) -> None:
         _counter(name)
 
 
-def output_ceiling(params: Mapping[str, Any], model: Model) -> int:
-    """Return the most tokens that one answer can have, by the request's params and the model."""
-    asked = params.get("max_completion_tokens") or params.get("max_tokens")
+def output_ceiling(asked_tokens: int | None, model: Model) -> int:
+    """Return the most tokens that one answer can have; `asked_tokens`: as the request limits it."""
     ceiling = model.max_output_tokens
-    return min(asked, ceiling) if isinstance(asked, int) and asked > 0 else ceiling
+    return min(asked_tokens, ceiling) if asked_tokens and asked_tokens > 0 else ceiling
 
 
 def answers(params: Mapping[str, Any]) -> int:

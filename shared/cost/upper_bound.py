@@ -15,6 +15,8 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.cost.price import pico_at, upper_bound_steps
 from headgate.shared.cost.tokens import answers, output_ceiling
 from headgate.shared.job.request import Request
+from headgate.shared.responses.chat_form import readable
+from headgate.shared.responses.state import has_hidden_input
 
 MESSAGE_TOKENS = 8
 """The tokens around a message, with its role. OpenAI has 4 (cookbook, "How to count tokens")."""
@@ -40,6 +42,8 @@ def input_bound(request: Request, model: Model) -> int:
     A prompt over the window, and a text to embed over it, is refused by the vendor and costs
     nothing.
     """
+    if has_hidden_input(request):  # it counts as the whole window, as a file does
+        return model.context_tokens
     if len(request.inputs) > 1:
         return FRAME_TOKENS + sum(min(size, model.context_tokens) for size in _sizes(request))
     return min(sent_bound(request, model), model.context_tokens)
@@ -51,8 +55,9 @@ def sent_bound(request: Request, model: Model) -> int:
     A token has at least one byte of UTF-8, because vocabularies fall back to bytes. A file counts
     as the whole window, because it may hold any number of tokens.
     """
-    if request.input is not None:
+    if request.embeds:
         return sum(_sizes(request)) + FRAME_TOKENS
+    request = readable(request)
     if request.prompt is not None:
         total = _bytes(request.prompt) + MESSAGE_TOKENS + FRAME_TOKENS
     else:
@@ -90,7 +95,7 @@ def output_bound(request: Request, model: Model) -> int:
     """
     if request.embeds:
         return 0
-    each = output_ceiling(request.params, model)
+    each = output_ceiling(request.asked_tokens, model)
     if prediction := request.params.get("prediction"):  # its unused part is billed as output
         each += _json_bytes(prediction)
     return each * answers(request.params)
@@ -107,7 +112,9 @@ def upper_bound_pico_usd(request: Request, model: Model, catalog: Catalog) -> in
     tools that the vendor runs itself, such as searches, and with audio as input or output.
     """
     params = request.params
-    if (params and runs_vendor_tools(params)) or any(map(_has_audio, request.messages or ())):
+    if params and runs_vendor_tools(params):
+        return None
+    if any(map(_has_audio, readable(request).messages or ())):
         return None
     steps = upper_bound_steps(
         model,
@@ -134,6 +141,9 @@ _UNBOUNDED = frozenset({"web_search_options", "audio", "mcp_servers", "container
 #: Tools whose schema Anthropic knows, and that the caller runs: the first part of their types.
 _BY_CALLER = ("bash_", "text_editor_", "computer_2", "memory_")
 
+#: Types of tools that the caller runs: of OpenAI's chat completions, and of its Responses.
+_BY_CALLER_AT_OPENAI = ("function", "custom", "local_shell", "apply_patch", "computer")
+
 
 def runs_vendor_tools(params: dict[str, Any]) -> bool:
     """Return whether the vendor runs tools for the request, or its bill has no bound otherwise."""
@@ -149,9 +159,9 @@ def _has_audio(message: dict[str, Any]) -> bool:
 
 
 def _is_run_by_caller(tool: object) -> bool:
-    # OpenAI's form has one of these types; Anthropic's has a schema.
+    # OpenAI's forms have one of these types; Anthropic's has a schema.
     return isinstance(tool, dict) and (
-        tool.get("type") in ("function", "custom")
+        tool.get("type") in _BY_CALLER_AT_OPENAI
         or "input_schema" in tool
         or str(tool.get("type")).startswith(_BY_CALLER)
     )

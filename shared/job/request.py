@@ -30,6 +30,12 @@ from headgate.shared.job.request_checks import (
     is_deeper,
     with_whole_numbers,
 )
+from headgate.shared.job.responses_checks import (
+    OF_RESPONSES,
+    WITHOUT_INPUT,
+    check_items,
+    with_responses_form,
+)
 
 AUTO = "auto"
 """The model of a request that leaves the choice to routing."""
@@ -106,7 +112,19 @@ CACHE_REMEDY = 'use "off" or "exact"; "semantic" is not supported yet'
 
 
 Dialect = Form
-"""Whose form a request has: OpenAI's chat completions, or Anthropic's messages."""
+"""Whose form a request has: OpenAI's chat completions or Responses, or Anthropic's messages."""
+
+KEY_DIGITS = 16
+"""The hexadecimal digits by which a key of a provider is known: the first of its SHA-256."""
+
+
+class Pin(BaseModel):
+    """The provider and the key that a job is bound to: the vendor's state behind it is theirs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    provider: Name
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class CacheWish(BaseModel):
@@ -124,15 +142,17 @@ class CacheWish(BaseModel):
 class Request(BaseModel):
     """What a caller wants: exactly one of `prompt`, `messages` and `input`.
 
-    `messages` and `params` have the form of `dialect`. `events`: with `stream`, the vendor's events
-    are made readable, too, and not the text alone.
+    `messages` and `params` have the form of `dialect`. In the dialect `responses` the `input` is a
+    text or a list of items, and `params` has the other fields of the body but model and stream.
+    `events`: with `stream`, the vendor's events are made readable, too, and not the text alone.
+    `pinned` binds the job to one key of one provider, without fallback.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     prompt: Annotated[str, Field(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
-    input: str | list[str] | list[int] | list[list[int]] | None = None
+    input: str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     dialect: Dialect = "openai"
@@ -141,6 +161,7 @@ class Request(BaseModel):
     user: Name | None = None
     tier: Name | None = None
     key_id: KeyId | None = None
+    pinned: Pin | None = None
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] = DEFAULT_DEADLINE_S
     cache: CacheWish = CacheWish()
     fallback: bool | list[Name] = True
@@ -188,45 +209,76 @@ class Request(BaseModel):
         """Check the fields together. A validator would run again for the request's envelope."""
         given = [n for n in ("prompt", "messages", "input") if getattr(self, n) is not None]
         # A template makes one of them when it is expanded (shared/catalog/templates.py).
-        if len(given) != 1 and (given or self.template is None):
+        if len(given) != 1 and (given or self.template is None) and not self._goes_without(given):
             named = " and ".join(given) or "none"
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
-        if self.dialect == "anthropic":
+        if self.dialect != "openai":
             self._refuse_openais_form()
         if self.messages is not None:
             check_messages(self.messages, self.dialect)
-        if self.input is not None:
+        if self.dialect == "responses":
+            if isinstance(self.input, list):
+                self._check_items(self.input)
+        elif self.input is not None:
             check_input(self.input)
-        if self.stream and self.input is not None:
+        if self.stream and self.embeds:
             raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
             check_params(self.params, self.dialect)
 
+    def _goes_without(self, given: list[str]) -> bool:
+        """Return whether a param of Responses stands in the place of an input."""
+        params = self.params
+        return (
+            not given
+            and self.dialect == "responses"
+            and any(params.get(name) is not None for name in WITHOUT_INPUT)
+        )
+
+    def _check_items(self, items: list[Any]) -> None:
+        """Raise InvalidRequest unless these are the items of a Responses input."""
+        if not items and not self._goes_without([]):
+            raise InvalidRequest("input", items, "give a text or a list of items")
+        for i, item in enumerate(items):
+            if not isinstance(item, dict):
+                raise InvalidRequest(f"input[{i}]", item, "give an item, such as a message")
+        check_items(items)
+
     def _refuse_openais_form(self) -> None:
-        """Raise InvalidRequest for fields whose form is OpenAI's in a request of Anthropic's."""
-        if self.input is not None:
-            raise InvalidRequest(
-                "dialect", self.dialect, "Anthropic has no embeddings; leave it out"
-            )
+        """Raise InvalidRequest for fields of chat completions in a request of another form."""
         if self.template is not None:
-            raise InvalidRequest(
-                "dialect", self.dialect, "templates have OpenAI's form; leave it out"
-            )
+            remedy = "templates have OpenAI's form; leave it out"
+            raise InvalidRequest("dialect", self.dialect, remedy)
+        if self.dialect == "anthropic" and self.input is not None:
+            remedy = "Anthropic has no embeddings; leave it out"
+            raise InvalidRequest("dialect", self.dialect, remedy)
+        if self.dialect == "responses" and self.messages is not None:
+            raise InvalidRequest("messages", "a list", "the dialect responses has `input` instead")
 
     @property
     def embeds(self) -> bool:
         """Whether this is an embedding job."""
-        return self.input is not None
+        return self.input is not None and self.dialect != "responses"
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:
         """The inputs of an embedding job, as a list of texts or of token lists."""
-        given = self.input
-        if given is None:
+        given: Any = self.input
+        if given is None or not self.embeds:
             return []
         if isinstance(given, str):
             return [given]
         return [given] if isinstance(given[0], int) else given
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """The most output tokens that the caller asks for; None if the params do not say."""
+        params = self.params
+        if self.dialect == "responses":
+            asked = params.get("max_output_tokens")
+        else:
+            asked = params.get("max_completion_tokens") or params.get("max_tokens")
+        return asked if isinstance(asked, int) else None
 
     @property
     def version(self) -> int:
@@ -236,6 +288,8 @@ class Request(BaseModel):
         answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
         of version 3 refuse the forms and fields that came after them.
         """
+        if self.dialect == "responses" or self.pinned is not None:
+            return 4
         if self.dialect != "openai":
             return 3
         if self.input is not None:
@@ -268,7 +322,7 @@ def request_from(fields: dict[str, Any]) -> Request:
 
     Raises InvalidRequest that names the first field at fault, its value and the remedy.
     """
-    fields = with_whole_numbers(plain(fields))
+    fields = with_responses_form(with_whole_numbers(plain(fields)))
     for name in fields:
         if name not in REQUEST_FIELDS:
             raise InvalidRequest(str(name), fields[name], _remedy_for_unknown(str(name)))
@@ -293,6 +347,6 @@ def _remedy_for_unknown(name: str) -> str:
             "a job has one answer; use client.submit_many(requests, samples=N), "
             "`headgate batch run FILE --samples N`, or samples in a line of the file"
         )
-    if name in PARAMS:
+    if name in PARAMS or name in OF_RESPONSES:
         return f"give it as params.{name}"
     return f"unknown field; {closest(name, REQUEST_FIELDS)}"

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.numbers import whole
+from headgate.shared.job.responses_checks import check_responses_params
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 ANTHROPIC_ROLES = frozenset({"system", "user", "assistant"})
 
-Form = Literal["openai", "anthropic"]
-"""Whose form messages and params have."""
+Form = Literal["openai", "anthropic", "responses"]
+"""Whose form messages and params have. Responses is OpenAI's second form, after chat completions.
+"""
 
 INPUT_REMEDY = "give a text, a list of texts, a list of tokens or a list of token lists"
 
@@ -40,7 +42,7 @@ def check_messages(messages: list[dict[str, Any]], form: Form = "openai") -> Non
             )
 
 
-def check_input(value: str | list[str] | list[int] | list[list[int]]) -> None:
+def check_input(value: Any) -> None:
     """Raise InvalidRequest for no input, for an empty token list, and for what is no token."""
     if not value:
         raise InvalidRequest("input", value, INPUT_REMEDY)
@@ -49,6 +51,9 @@ def check_input(value: str | list[str] | list[int] | list[list[int]]) -> None:
     if isinstance(value[0], int):
         _check_tokens("input", value)
         return
+    if isinstance(value[0], dict):
+        remedy = 'items belong to dialect="responses"; name it, or give texts to embed'
+        raise InvalidRequest("input", "a list of items", remedy)
     for i, tokens in enumerate(value):
         _check_tokens(f"input[{i}]", tokens)
 
@@ -77,6 +82,19 @@ NUMBERS: dict[str, tuple[float, float, bool]] = {
 #: At Anthropic 0 tokens only fill the prompt cache, and temperatures end at 1.
 ANTHROPIC_NUMBERS = {**NUMBERS, "max_tokens": (0, 10_000_000, True), "temperature": (0, 1, False)}
 
+#: Of OpenAI's Responses; other names are the vendor's business.
+RESPONSES_NUMBERS: dict[str, tuple[float, float, bool]] = {
+    "max_output_tokens": (1, 10_000_000, True),
+    "temperature": (0, 2, False),
+    "top_p": (0, 1, False),
+    "top_logprobs": (0, 20, True),
+    "max_tool_calls": (1, 1_000_000, True),
+}
+
+_BOUNDS: dict[Form, dict[str, tuple[float, float, bool]]] = {
+    "openai": NUMBERS, "anthropic": ANTHROPIC_NUMBERS, "responses": RESPONSES_NUMBERS,
+}  # fmt: skip
+
 BETAS = "anthropic_beta"
 """The param with the names of Anthropic's beta features, which are sent as a header."""
 
@@ -86,7 +104,9 @@ VERSION = "anthropic_version"
 _VERSION = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _BETA_NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,127}", re.ASCII)
 
-_WHOLE = frozenset(name for name, (*_, is_whole) in NUMBERS.items() if is_whole)
+_WHOLE = frozenset(
+    name for name, (*_, is_whole) in {**NUMBERS, **RESPONSES_NUMBERS}.items() if is_whole
+)
 
 #: Names that belong into `params`, for the remedy when a caller gives one beside it.
 PARAMS = frozenset({*NUMBERS, "stop", "tools", "tool_choice", "response_format"})
@@ -151,10 +171,13 @@ def check_params(params: dict[str, Any], form: Form = "openai") -> None:
 
     Other params are the vendor's own and pass through unchecked.
     """
-    bounds = NUMBERS if form == "openai" else ANTHROPIC_NUMBERS
+    bounds = _BOUNDS[form]
     for name in bounds:
         if params.get(name) is not None:
             _check_number(name, params[name], bounds[name])
+    if form == "responses":
+        check_responses_params(params)
+        return
     for name in _NOT_PARAMS:
         if name in params:
             remedy = "this is not a param; leave it out"

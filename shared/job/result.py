@@ -5,10 +5,13 @@ Results outlive deployments: fields are only added, with defaults, and readers s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from headgate.shared.errors import ErrorCode
+from pydantic import BaseModel, ValidationError
+
+from headgate.shared.errors import AnswerMismatch, ErrorCode
+from headgate.shared.field_faults import path_of, remedy_of
 from headgate.shared.job.encoding import dumps, loads
 from headgate.shared.job.waiting_for import WaitingFor
 
@@ -95,12 +98,16 @@ class ErrorReport:
 class Result:
     """What the caller gets back.
 
-    `message` is what the vendor sent back, whole and in the vendor's form: a chat completion of
-    OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It is None
-    where no vendor answered.
+    `message` is what the vendor sent back, whole and in the vendor's form: a chat completion or a
+    Response of OpenAI's, a message of Anthropic's, or an embeddings object without its vectors. It
+    is None where no vendor answered. `provider_key` is a digest of the provider's key that
+    answered: a later request can be pinned to it. None for an answer of the cache or of another
+    job.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     `waiting_for` says what a job waits for that has not ended; None while it runs.
+    `parsed` is the answer as an object of the `response_format` that the caller gave, if any; it is
+    not part of the JSON.
     """
 
     id: str
@@ -110,6 +117,7 @@ class Result:
     embeddings: list[list[float]] | None = None
     model_used: str | None = None
     provider: str | None = None
+    provider_key: str | None = None
     finish_reason: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     usage: Usage = Usage()
@@ -130,6 +138,8 @@ class Result:
     error: ErrorReport | None = None
     waiting_for: WaitingFor | None = None
     message: dict[str, Any] | None = None
+    _form: type[BaseModel] | None = field(default=None, repr=False, compare=False)
+    _parsed: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def ended(self) -> bool:
@@ -142,12 +152,32 @@ class Result:
         match self.message:
             case {"choices": [{"message": {"refusal": str(refusal)}}, *_]}:
                 return refusal
+            case {"object": "response", "output": [*items]}:
+                return _refusal_in(items)
         return None
+
+    @property
+    def parsed(self) -> Any:
+        """The answer as an object of the `response_format` that the caller gave.
+
+        None without one, for a refusal, and for a job that has not succeeded. Raises AnswerMismatch
+        if the answer is not what the model describes.
+        """
+        if self._form is None or self.content is None or self.status != "succeeded":
+            return None
+        if self._parsed is None:
+            object.__setattr__(self, "_parsed", _parsed_answer(self, self._form))
+        return self._parsed
+
+    def parsed_by(self, model: type[BaseModel]) -> Result:
+        """Return the same result, whose `parsed` is an object of this pydantic model."""
+        return replace(self, _form=model)
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
 
-        An embedding job has `embeddings` instead of `content`. `usage_note` is left out if None.
+        An embedding job has `embeddings` instead of `content`. `usage_note` and `provider_key` are
+        left out if None.
         """
         # Field by field takes 3 us; dataclasses.asdict copies every value and takes 19 us.
         fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
@@ -159,8 +189,9 @@ class Result:
         fields.pop("content" if self.embeddings is not None else "embeddings")
         if self.status != "deferred":
             fields.pop("retry_at")
-        if self.usage_note is None:
-            fields.pop("usage_note")
+        for name in ("usage_note", "provider_key"):
+            if fields[name] is None:
+                fields.pop(name)
         return fields
 
     def model_dump(self) -> dict[str, Any]:
@@ -176,7 +207,7 @@ class Result:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Result:
         """Return the result from the form of `as_json`; fields of newer writers are skipped."""
-        known = known_fields(cls, fields)
+        known = {name: fields[name] for name in _RESULT_FIELDS if name in fields}
         known["usage"] = Usage(**known_fields(Usage, known.get("usage") or {}))
         if known.get("error"):
             error = known_fields(ErrorReport, known["error"])
@@ -188,8 +219,29 @@ class Result:
         return cls(**known)
 
 
-_RESULT_FIELDS = tuple(Result.__dataclass_fields__)
+def _refusal_in(items: list[Any]) -> str | None:
+    """Return the refusal in the output of a Response; None if there is none."""
+    for item in items:
+        match item:
+            case {"type": "message", "content": [*_, {"type": "refusal", "refusal": str(refusal)}]}:
+                return refusal
+    return None
+
+
+_RESULT_FIELDS = tuple(name for name in Result.__dataclass_fields__ if not name.startswith("_"))
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
+
+
+def _parsed_answer(result: Result, model: type[BaseModel]) -> BaseModel:
+    """Return the content of the result as an object of the model; raise AnswerMismatch."""
+    try:
+        return model.model_validate_json(result.content or "")
+    except ValidationError as error:
+        faults = [
+            f"{path_of(fault['loc']) or 'the text'}: {remedy_of(fault)}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+    raise AnswerMismatch(result.id, model.__name__, faults, result.finish_reason)
 
 
 def known_fields(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:

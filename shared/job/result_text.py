@@ -53,6 +53,17 @@ def _place(message: dict[str, Any] | None, content: str | None) -> Path | None:
             for at, block in enumerate(blocks):
                 if isinstance(block, dict) and block.get("text") == content:
                     return ["content", at, "text"]
+        case {"output": [*items]}:
+            return _place_in_output(items, content)
+    return None
+
+
+def _place_in_output(items: list[Any], content: str) -> Path | None:
+    """Return the path to the content in the output of a Response."""
+    for at, item in enumerate(items):
+        match item:
+            case {"type": "message", "content": [{"text": str(text)}, *_]} if text == content:
+                return ["output", at, "content", 0, "text"]
     return None
 
 

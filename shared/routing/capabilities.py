@@ -13,6 +13,7 @@ from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.blocks import all_blocks
 from headgate.shared.job.request import Dialect, Request
+from headgate.shared.responses.chat_form import chat_request, readable
 from headgate.shared.routing.dialects import NOTABLE, beyond_anthropic, beyond_openai
 
 #: Types of parts, of both vendors, that only a model with vision can read.
@@ -24,7 +25,7 @@ class Needs(NamedTuple):
 
     `input_tokens` is an estimate; `output_tokens` is what the request asks for, or 0.
     `beyond_anthropic` and `beyond_openai` name the first field that this dialect cannot carry.
-    `dialect` is that of the request.
+    `dialect` is that of the request. `provider` is the only one that may answer, or empty.
     """
 
     input_tokens: int
@@ -35,6 +36,7 @@ class Needs(NamedTuple):
     beyond_anthropic: str = ""
     beyond_openai: str = ""
     dialect: Dialect = "openai"
+    provider: str = ""
 
     def of(self, first: Model) -> Needs:
         """Return the needs of a request for this model and its fallbacks.
@@ -42,7 +44,7 @@ class Needs(NamedTuple):
         A model of OpenAI's dialect gets every field of OpenAI's form as it is, and so do its
         fallbacks of that dialect.
         """
-        if not self.beyond_openai or "anthropic" in (self.dialect, first.dialect):
+        if not self.beyond_openai or self.dialect != "openai" or first.dialect == "anthropic":
             return self
         return self._replace(beyond_openai="")
 
@@ -54,10 +56,21 @@ class Needs(NamedTuple):
 
 def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
     """Return what the request needs; `input_tokens` saves the estimate if it is known already."""
+    needs = _needs_of(request, input_tokens)
+    return needs if request.pinned is None else needs._replace(provider=request.pinned.provider)
+
+
+def _needs_of(request: Request, input_tokens: int | None) -> Needs:
     params = request.params
     tokens = estimate.input_tokens(request) if input_tokens is None else input_tokens
-    asked = params.get("max_completion_tokens") or params.get("max_tokens")
-    output_tokens = asked if isinstance(asked, int) else 0
+    output_tokens = request.asked_tokens or 0
+    if request.dialect == "responses":
+        params = chat_request(request).params
+        return Needs(
+            tokens, output_tokens, has_images(request), bool(request.params.get("tools")),
+            _wants_json(params.get("response_format")),
+            beyond_anthropic(request), beyond_openai(request), request.dialect,
+        )  # fmt: skip
     is_openais = request.dialect == "openai"
     if request.messages is None and is_openais and params.keys().isdisjoint(NOTABLE):
         return Needs(tokens, output_tokens)
@@ -75,7 +88,7 @@ def needs_of(request: Request, input_tokens: int | None = None) -> Needs:
 
 def has_images(request: Request) -> bool:
     """Return whether a message of the request, or the result of a tool in it, has an image."""
-    return any(part.get("type") in _IMAGES for part in all_blocks(request.messages))
+    return any(part.get("type") in _IMAGES for part in all_blocks(readable(request).messages))
 
 
 def _format_of(params: Mapping[str, Any]) -> object:
@@ -96,6 +109,8 @@ def lacks(model: Model, needs: Needs) -> str | None:
     The words are the name of a capability, a counterpart of a field that its dialect cannot carry,
     or a window for so many tokens.
     """
+    if needs.provider and needs.provider != model.provider:
+        return f"what {needs.provider} has on record"
     if needs.vision and "vision" not in model.capabilities:
         return "vision"
     if needs.tools and "tools" not in model.capabilities:
@@ -111,6 +126,8 @@ def lacks(model: Model, needs: Needs) -> str | None:
 
 def beyond_dialect(model: Model, needs: Needs) -> str:
     """Return the first field that the model's dialect cannot carry; empty if there is none."""
+    if needs.dialect == "responses" and model.has_responses:
+        return ""
     return needs.beyond_anthropic if model.dialect == "anthropic" else needs.beyond_openai
 
 
@@ -136,6 +153,10 @@ def field_of(capability: str, request: Request) -> str:
     """Return the field of the request that asks for the capability; empty if it is none."""
     if capability == "json" and request.dialect == "anthropic":
         return "params.output_config"
+    if request.dialect == "responses":
+        return {"vision": "input", "json": "params.text"}.get(
+            capability, FIELDS.get(capability, "")
+        )
     return FIELDS.get(capability, "")
 
 
@@ -146,9 +167,9 @@ def chain(
 
     Fallbacks that lack a capability, or whose dialect cannot carry a field of the request, are left
     out, and with `same_provider` those of other providers. An embedding job has no fallback:
-    vectors of different models cannot be compared.
+    vectors of different models cannot be compared. Nor has one that is pinned to a provider's key.
     """
-    if request.embeds or request.fallback is False:
+    if request.embeds or request.fallback is False or request.pinned is not None:
         return (first,)
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:

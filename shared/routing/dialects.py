@@ -7,7 +7,10 @@ The reverse holds for fallbacks to OpenAI's dialect only: a model of OpenAI's di
 caller names gets every field as it is, because compatible servers know more fields than OpenAI.
 
 A request in Anthropic's form passes unchanged in Anthropic's dialect. What OpenAI's dialect cannot
-carry of it is in `anthropic_form.py`, and holds for named models, too.
+carry of it is in `anthropic_form.py`, and holds for named models, too. A request in the form of
+OpenAI's Responses passes unchanged at providers that have it (`providers.<name>.responses`). Others
+get it as a chat completion, or as Anthropic's message made of that; what is lost by it is in
+`shared/responses/beyond_chat.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from headgate.shared.job.request import Dialect, Request
+from headgate.shared.responses import beyond_chat as responses_form
+from headgate.shared.responses.beyond_chat import beyond_chat
+from headgate.shared.responses.chat_form import chat_request
 from headgate.shared.routing import anthropic_form
 
 Params = Mapping[str, Any]
@@ -60,6 +66,9 @@ def beyond_anthropic(request: Request) -> str:
     """Return the first field that Anthropic's dialect cannot carry; empty if there is none."""
     if request.dialect == "anthropic":
         return ""
+    if request.dialect == "responses":
+        lost = beyond_chat(request) or next(_beyond_anthropic(chat_request(request)), "")
+        return "input" if lost.startswith("messages[") else IN_RESPONSES.get(lost, lost)
     return next(_beyond_anthropic(request), "")
 
 
@@ -67,6 +76,8 @@ def beyond_openai(request: Request) -> str:
     """Return the first field that only Anthropic's dialect has; empty if there is none."""
     if request.dialect == "anthropic":
         return next(anthropic_form.beyond_chat(request), "")
+    if request.dialect == "responses":
+        return beyond_chat(request)
     return next(_beyond_openai(request), "")
 
 
@@ -209,7 +220,21 @@ REMEDIES: Mapping[str, str] = {
 """What to do at Anthropic in the place of a field that its dialect cannot carry."""
 
 
+IN_RESPONSES: Mapping[str, str] = {
+    "params.logprobs": "params.top_logprobs",
+    "params.reasoning_effort": "params.reasoning",
+    "params.response_format": "params.text",
+    "params.verbosity": "params.text",
+}
+"""The params of chat completions that have another name in the form of Responses."""
+
+_REMEDIES: Mapping[Dialect, Mapping[str, str]] = {
+    "openai": REMEDIES,
+    "anthropic": anthropic_form.REMEDIES,
+    "responses": responses_form.REMEDIES,
+}
+
+
 def remedy_for(field: str, dialect: Dialect) -> str:
     """Return what to do in the place of a field that the dialect of the model cannot carry."""
-    remedies = anthropic_form.REMEDIES if dialect == "anthropic" else REMEDIES
-    return remedies.get(field, "leave it out")
+    return _REMEDIES[dialect].get(field, "leave it out")

@@ -22,6 +22,7 @@ from headgate.shared.cost import rates
 from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import InvalidRequest
 from headgate.shared.job.request import AUTO, Kind, Request
+from headgate.shared.responses.chat_form import readable
 from headgate.shared.routing.capabilities import field_of, has_images, needs_of
 from headgate.shared.routing.choose import (
     TOO_EXPENSIVE,
@@ -174,6 +175,7 @@ def candidates(catalog: Catalog) -> Iterator[Candidate]:
 
 def texts_of(request: Request) -> tuple[str, str]:
     """Return the text of the user's last message, and the system's first instruction."""
+    request = readable(request)
     asked, instruction = "", ""
     if request.prompt is not None:
         asked = request.prompt

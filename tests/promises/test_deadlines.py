@@ -6,7 +6,7 @@ from headgate import Client
 from headgate.shared.broker.keys import Keys
 from headgate.shared.settings import Settings
 from tests.support import installation
-from tests.support.child import wait_until
+from tests.support.child import BUSY, wait_until
 from tests.support.command import headgate
 from tests.support.servers import Simulator, ValkeyServer
 
@@ -29,14 +29,14 @@ def test_jobs_past_their_deadline_expire_in_queues_that_nobody_serves_and_deep_i
         first = client.submit("first in line", tenant="acme", deadline_s=600)
         deep = [client.submit(f"line {n}", tenant="acme", deadline_s=2) for n in range(3)]
         for job in (unserved, *deep):
-            result = client.result(job.id, timeout_s=30)
+            result = client.result(job.id, timeout_s=30 * BUSY)
             assert (result.status, result.attempts) == ("expired", 0)
         with valkey.client() as redis:
             wait_until(lambda: not redis.exists(Keys().owners()), 10, "nothing to be held")
             assert redis.sismember(Keys().present(), first.id)
             assert not any(redis.smismember(Keys().present(), [job.id for job in deep]))
         assert headgate(["resume", "tenant", "acme"], env).code == 0
-        assert first.result(timeout_s=20).status == "succeeded"
+        assert first.result(timeout_s=20 * BUSY).status == "succeeded"
         assert simulator.stats()["requests"] == 1
         books = installation.read_books(installation.database_url(env))
         assert books.jobs == {"expired": 4, "succeeded": 1}

@@ -92,19 +92,26 @@ class AnyClient:
         called = method if inspect.iscoroutinefunction(method) else _in_thread(method)
         return await called(*args, **named)
 
-    async def stream(self, job_id: str, **asked: Any) -> AsyncIterator[Any]:
+    def stream(self, job_id: str, **asked: Any) -> AsyncIterator[Any]:
         """Yield the pieces of an answer."""
-        pieces: Any = self.client.stream(job_id, **asked)
-        if isinstance(self.client, AsyncClient):
-            async for piece in pieces:
-                yield piece
-            return
-        end = object()
-        try:
-            while (piece := await asyncio.to_thread(next, pieces, end)) is not end:
-                yield piece
-        finally:
-            await asyncio.to_thread(pieces.close)
+        return _iterated(self.client.stream(job_id, **asked))
+
+    def as_completed(self, ids: list[str], **asked: Any) -> AsyncIterator[Any]:
+        """Yield the results of jobs as they end."""
+        return _iterated(self.client.as_completed(ids, **asked))
+
+
+async def _iterated(found: Any) -> AsyncIterator[Any]:
+    if hasattr(found, "__anext__"):
+        async for one in found:
+            yield one
+        return
+    end = object()
+    try:
+        while (one := await asyncio.to_thread(next, found, end)) is not end:
+            yield one
+    finally:
+        await asyncio.to_thread(found.close)
 
 
 def _in_thread(method: Any) -> Any:

@@ -30,7 +30,8 @@ from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.script import Command
 from headgate.workers.providers import rate_headers
 from headgate.workers.simulator.behaviour import Act, Behaviour
-from headgate.workers.simulator.engine import CHAT, MESSAGES, Engine
+from headgate.workers.simulator.engine import Engine
+from headgate.workers.simulator.forms import CHAT, MESSAGES
 from headgate.workers.simulator.limits import (
     LimitTable,
     SimulatedCharge,

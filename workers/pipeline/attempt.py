@@ -19,7 +19,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import tokens
 from headgate.shared.cost.bill import AnswerBill, bill_of
-from headgate.shared.job.request import AUTO
+from headgate.shared.job.request import AUTO, Pin
 from headgate.workers.clients.in_flight import AnswerRoom, InFlight
 from headgate.workers.errors import AttemptError
 from headgate.workers.maintenance.estimates import EstimateUpkeep
@@ -88,7 +88,7 @@ class AttemptSteps:
         if isinstance(upstream, Failed):
             return upstream
         waited_ms = self.clock_ms() - began_ms
-        hold = await self._take_hold(job, model, chain)
+        hold = await self._take_hold(job, model, chain, upstream)
         if not isinstance(hold, Held):
             return hold
         if self._is_stale(job, hold, waited_ms):
@@ -101,7 +101,8 @@ class AttemptSteps:
         sent = await self._send(job, model, upstream, line)
         if isinstance(sent, Failed):
             return await self._settle_failure(job, model, hold, line, sent)
-        return await self._settle_answer(job, model, hold, line, sent)
+        ending = await self._settle_answer(job, model, hold, line, sent)
+        return replace(ending, provider_key=upstream.digest or None)
 
     def ticket(self, job: JobRun, model: Model, chain: Chain = ()) -> Ticket:
         """Return the ticket with which the job waits for this model, in its old place."""
@@ -110,10 +111,15 @@ class AttemptSteps:
             job.envelope, model, self.catalog, tier=terms.tier, paid=terms.paid,
             input_tokens=job.input_tokens(model), chain=chain, cache_policy=self.cache.policy,
         )  # fmt: skip
+        if (pinned := job.envelope.request.pinned) is not None:
+            ticket = replace(ticket, pinned_key=self.call.pinned_key(model, pinned.key))
         return replace(ticket, cached_as="") if job.was_cached else ticket
 
     async def _pick_upstream(self, job: JobRun, model: Model) -> Upstream | Failed:
         """Pick the provider and its key: that of the hold, or else the one whose turn it is."""
+        pinned = job.envelope.request.pinned
+        if pinned is not None:
+            return await self._pinned_upstream(job, model, pinned)
         upstream = await self.call.upstream(model, job.hold.key if job.hold else "")
         if upstream is not None:
             return upstream
@@ -124,26 +130,39 @@ class AttemptSteps:
             job.add_failure(model, error)
         return Failed(error)
 
+    async def _pinned_upstream(self, job: JobRun, model: Model, pinned: Pin) -> Upstream | Failed:
+        """Pick the provider with the key that the job is pinned to, or say that it is gone."""
+        upstream = await self.call.pinned(model, pinned.key)
+        if upstream is not None and model.provider == pinned.provider:
+            return upstream
+        error = self.call.no_pinned_key(model)
+        job.add_failure(model, error)
+        return Failed(error)
+
     async def _take_hold(
-        self, job: JobRun, model: Model, chain: Chain
+        self, job: JobRun, model: Model, chain: Chain, upstream: Upstream
     ) -> Held | Deferred | ModelDown | Failed:
         """Take what the attempt needs of its limits and budgets, or return what forbids it."""
         over_own = budget.over_own(
             job.envelope.request, model, self.catalog, job.history.cost_pico_usd,
             job.history.unknown_models, job.history.parts_pico_usd,
         )  # fmt: skip
-        hold = over_own or await self._hold(job, model, chain)
+        key = upstream.key if job.envelope.request.pinned is not None else ""
+        hold = over_own or await self._hold(job, model, chain, key)
         if isinstance(hold, AttemptError):
             job.add_failure(model, hold)
             return Failed(hold)
         return hold
 
     async def _hold(
-        self, job: JobRun, model: Model, chain: Chain
+        self, job: JobRun, model: Model, chain: Chain, key: str
     ) -> Held | Deferred | ModelDown | AttemptError:
-        """Return the hold that the job came with, or reserve what is free at once."""
+        """Return the hold that the job came with, or reserve what is free at once.
+
+        `key`: the only one that the hold may be of, or empty.
+        """
         if job.hold is not None:
-            if job.hold.model == model.name:
+            if job.hold.model == model.name and key in ("", job.hold.key):
                 return job.hold
             await through(self.hold.settle(job.envelope.id, job.hold, None))
             job.hold = None
@@ -303,13 +322,13 @@ class AttemptSteps:
 
         Of a request for `n` answers they learn the mean.
         """
-        used, params = answer.reply.usage, job.envelope.request.params
-        times = tokens.answers(params)
+        used, request = answer.reply.usage, job.envelope.request
+        times = tokens.answers(request.params)
         self.estimates.saw(
-            model.name, job.envelope.request.tenant, "",
+            model.name, request.tenant, "",
             estimated_input=job.input_tokens(model), input_tokens=used.input_tokens,
             held_output=hold.output_tokens // times, output_tokens=used.output_tokens // times,
-            ceiling=tokens.output_ceiling(params, model),
+            ceiling=tokens.output_ceiling(request.asked_tokens, model),
         )  # fmt: skip
 
     def _bill(self, job: JobRun, model: Model, answer: Answer) -> AnswerBill:

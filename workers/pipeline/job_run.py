@@ -70,6 +70,7 @@ class Ending:
     reply: Reply | None = None
     model_used: str | None = None
     provider: str | None = None
+    provider_key: str | None = None
     cached: Literal["exact", "shared"] | None = None
     saved_pico_usd: int | None = None
     error: ErrorReport | None = None
@@ -230,6 +231,7 @@ class JobRun:
             embeddings=reply.embeddings if reply else None,
             model_used=ending.model_used,
             provider=ending.provider,
+            provider_key=ending.provider_key,
             finish_reason=reply.finish_reason if reply else None,
             tool_calls=reply.tool_calls if reply else None,
             usage=self.usage,

@@ -27,7 +27,7 @@ PLAIN_AT_MOST_S = 600.0
 
 def output_s(request: Request, model: Model) -> float:
     """Return how many seconds the longest answer to this request may take; inf if not known."""
-    most = output_ceiling(request.params, model)
+    most = output_ceiling(request.asked_tokens, model)
     return most / TOKENS_PER_S if most > 0 else math.inf
 
 

@@ -18,6 +18,7 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
+from headgate.shared.responses.chat_form import chat_request
 from headgate.shared.routing.dialects import beyond_anthropic
 from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.anthropic_request import messages_body, own_body, own_headers
@@ -94,6 +95,7 @@ class AnthropicProvider:
         if beyond := beyond_anthropic(request):
             words = f"Anthropic has nothing like {beyond}; leave it out"
             raise ModelRefused(words, code="invalid_request")
+        request = chat_request(request)
         make = own_body if request.dialect == "anthropic" else messages_body
         body = make(request, model, max_output_tokens)
         json_only, into = wants_json(request), None

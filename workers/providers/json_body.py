@@ -8,6 +8,7 @@ from typing import Any
 from headgate.shared.job.blocks import texts_in
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.request import Request
+from headgate.shared.responses.chat_form import readable
 from headgate.workers.errors import RequestRefused
 from headgate.workers.providers.http import Response
 from headgate.workers.providers.lenient_json import read_json
@@ -28,6 +29,7 @@ def texts_of(request: Request) -> Iterator[str]:
     if request.embeds:
         yield from (text for text in request.inputs if isinstance(text, str))
         return
+    request = readable(request)
     for message in request.chat():
         yield from texts_in(message.get("content"))
     yield from texts_in(request.params.get("system"))

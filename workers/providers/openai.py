@@ -1,9 +1,11 @@
-"""OpenAI's dialect: chat completions and embeddings, at OpenAI or at any compatible address.
+"""OpenAI's dialect: chat completions, Responses and embeddings, at OpenAI or elsewhere.
 
 Of a request in OpenAI's form params pass through as they are, null included. Two things change:
 which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI itself
 the marks of Anthropic's prompt cache are left out, which it refuses. `openai_request.py` translates
-a request in Anthropic's form. Importing this module takes 0.4 s and 46 MB, because of the SDK.
+a request in Anthropic's form. One in the form of Responses is sent as it is (`responses/`) where
+the provider has them, and else as a chat completion. Importing this module takes 0.4 s and 46 MB,
+because of the SDK.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import base64
 import math
 import re
 import struct
+from collections.abc import Callable
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -21,6 +25,7 @@ from headgate.shared.catalog.access import checked_key
 from headgate.shared.cost.rates import PLAIN, BillingTerms
 from headgate.shared.job.request import Request
 from headgate.shared.job.result import Reply, Usage
+from headgate.shared.responses.chat_form import chat_request
 from headgate.shared.routing.dialects import beyond_openai
 from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
@@ -35,10 +40,19 @@ from headgate.workers.providers.reply_fields import (
     storable,
     tier_of,
 )
+from headgate.workers.providers.responses.body import PATH as RESPONSES
+from headgate.workers.providers.responses.body import response_body
+from headgate.workers.providers.responses.parts import ResponseParts
+from headgate.workers.providers.responses.reply import read_response
+from headgate.workers.providers.responses.reply import read_usage as read_response_usage
 from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
-CHAT, EMBEDDINGS = ENDPOINTS = ("/chat/completions", "/embeddings")
+CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
+ENDPOINTS = (CHAT, EMBEDDINGS, RESPONSES)
+
+Read = Callable[[dict[str, Any], Response, Request], Answer]
+"""Reads the decoded answer."""
 
 _NUMBERS = {float, int}
 
@@ -55,12 +69,14 @@ class OpenAIProvider:
         organization: str | None = None,
         project: str | None = None,
         stream_options: bool = True,
+        responses: bool = False,
         connections: int = 1000,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.name = name
         self._key = checked_key(f"API key of {name}", api_key)
         self._stream_options = stream_options  # some servers refuse them
+        self._has_responses = responses
         self._vendor = base_url is None or _is_openai(base_url)
         client = openai.AsyncOpenAI(
             # A local server may need no key, but the SDK requires one.
@@ -96,27 +112,41 @@ class OpenAIProvider:
         `model` is the vendor's id. The answer is limited to `max_output_tokens` only if the caller
         asked for more, as can happen with a fallback to a smaller model.
         """
-        if request.dialect == "anthropic" and (beyond := beyond_openai(request)):
-            words = f"OpenAI's dialect has nothing like {beyond}; leave it out"
-            raise ModelRefused(words, code="invalid_request")
-        if request.embeds:
-            path, body = EMBEDDINGS, embedding_body(request, model)
-        else:
-            path = CHAT
-            body = chat_body(request, model, max_output_tokens, vendor=self._vendor)
-        into = None
-        if sink is not None and not request.embeds:
-            parts = ChatParts(sink.text, choices=choices_of(request))
-            into = AnswerStream(parts, sink, self._key, read_usage)
-            body["stream"] = True
-            if self._stream_options:
-                body["stream_options"] = {"include_usage": True}
+        path, body, into, read = self._call(request, model, max_output_tokens, sink)
         response, decoded = await post_and_decode(
             self._http, path, body, request, self._key,
             timeout_s=timeout_s, idle_s=idle_s, into=into, room=room,
         )  # fmt: skip
-        read = read_embeddings if request.embeds else read_chat
         return read(decoded, response, request)
+
+    def _call(
+        self, request: Request, model: str, max_output_tokens: int, sink: AnswerSink | None
+    ) -> tuple[str, dict[str, Any], AnswerStream | None, Read]:
+        """Return where to send what, what puts a streamed answer together, and what reads it."""
+        if request.embeds:
+            return EMBEDDINGS, embedding_body(request, model), None, read_embeddings
+        if request.dialect == "responses" and self._has_responses:
+            body = response_body(request, model, max_output_tokens)
+            read = partial(read_response, secret=self._key)
+            if sink is None:
+                return RESPONSES, body, None, read
+            parts = ResponseParts(sink.text)
+            into = AnswerStream(parts, sink, self._key, read_response_usage)
+            return RESPONSES, {**body, "stream": True}, into, read
+        if request.dialect != "openai" and (beyond := beyond_openai(request)):
+            words = f"OpenAI's chat completions have nothing like {beyond}; leave it out"
+            raise ModelRefused(words, code="invalid_request")
+        asked = chat_request(request)
+        body = chat_body(asked, model, max_output_tokens, vendor=self._vendor)
+        if sink is None:
+            return CHAT, body, None, read_chat
+        into = AnswerStream(
+            ChatParts(sink.text, choices=choices_of(asked)), sink, self._key, read_usage
+        )
+        body["stream"] = True
+        if self._stream_options:
+            body["stream_options"] = {"include_usage": True}
+        return CHAT, body, into, read_chat
 
     async def close(self) -> None:
         """Close all connections."""

@@ -178,8 +178,11 @@ class AnswerStream:
                 if not last:  # the last may be cut off: then the stream's end is missing too
                     self._garbled = self._over = True
                 break
-            if name == "error" or fields_of(event).get("error"):
-                self._fault, self._over = content, True
+            fault = _fault_in(name, event, content)
+            if fault is not None:
+                if "response" in fields_of(event):
+                    self._parts.take(event)  # its usage is billed
+                self._fault, self._over = fault, True
                 break
             self._begun = True
             self._halved = self._halved or (not is_proper and may_have_halves(content))
@@ -192,6 +195,18 @@ class AnswerStream:
                 self._tap.take(event, content if is_proper else None)
             self._over = self._parts.is_last
         return self._over
+
+
+def _fault_in(name: str, event: Any, content: bytes) -> bytes | None:
+    """Return the body of the error that the event stands for; None if it is none.
+
+    `response.failed` has its error in the Response, of which nothing else is read.
+    """
+    fields = fields_of(event)
+    if fields.get("type") == "response.failed":
+        return dumped({"error": fields_of(fields.get("response")).get("error") or {}})
+    is_error = name == "error" or fields.get("type") == "error" or fields.get("error")
+    return content if is_error else None
 
 
 def _read(content: bytes) -> tuple[Any, bool]:

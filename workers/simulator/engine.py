@@ -3,12 +3,12 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import orjson
 
-from headgate.workers.simulator.answers import SimulatedAnswer, compose, lengths
+from headgate.workers.simulator.answers import compose, lengths
 from headgate.workers.simulator.anthropic import errors as anthropic_errors
 from headgate.workers.simulator.anthropic import replies as anthropic_replies
 from headgate.workers.simulator.anthropic import requests as anthropic_requests
@@ -16,6 +16,16 @@ from headgate.workers.simulator.behaviour import Act, Behaviour, Bill, End
 from headgate.workers.simulator.billing import SimulatedUsage, bill_usd
 from headgate.workers.simulator.faults import FLOODS, Fault, FaultScript, pick, retry_after_text
 from headgate.workers.simulator.floods import MARK
+from headgate.workers.simulator.forms import (
+    CHAT,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    Draft,
+    Stamp,
+    broken,
+    fill,
+)
 from headgate.workers.simulator.limits import (
     SimulatedCharge,
     SimulatedPool,
@@ -29,14 +39,16 @@ from headgate.workers.simulator.prompt_cache import PromptCache
 from headgate.workers.simulator.ramp import Ramps
 from headgate.workers.simulator.rate_headers import styled
 from headgate.workers.simulator.request import Invalid, Problem, SimulatedRequest, tokens_of
+from headgate.workers.simulator.responses import requests as responses_requests
+from headgate.workers.simulator.responses.record import SimulatedRecord
 from headgate.workers.simulator.stats import SimulatorStats
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
 READERS: dict[str, Callable[[dict[str, object]], SimulatedRequest]] = {
     CHAT: openai_requests.read_chat,
     EMBEDDINGS: openai_requests.read_embeddings,
     MESSAGES: anthropic_requests.read_messages,
+    RESPONSES: responses_requests.read_response,
 }
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
 
@@ -82,16 +94,6 @@ def _errors_of(path: str) -> VendorErrors:
     return anthropic_errors if path == MESSAGES else openai_errors
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """An answer before it is put into the vendor's form, and the prefixes to remember then."""
-
-    ask: SimulatedRequest
-    answers: list[SimulatedAnswer]
-    usage: SimulatedUsage
-    prefixes: list[bytes]
-
-
 class Engine:
     """The whole state of a simulator."""
 
@@ -104,6 +106,7 @@ class Engine:
         self.stats = SimulatorStats()
         self.script = FaultScript()
         self.prompt_cache = PromptCache()
+        self.record = SimulatedRecord()
         self.pools = SimulatedPools(
             behaviour.limits, behaviour.burst_s, fixed=behaviour.fixed_windows
         )
@@ -122,7 +125,7 @@ class Engine:
         wanted = self.behaviour.key
         if wanted is not None and key != wanted:
             return self._refuse(path, errors.wrong_key(key), "authentication")
-        draft = self._read(path, errors, raw)
+        draft = self._read(path, errors, key, raw)
         if isinstance(draft, Problem):
             return self._refuse(path, draft, "invalid_request")
         model = draft.ask.model
@@ -144,10 +147,10 @@ class Engine:
             fault = pick(self.behaviour.rates, self._chance.random(), model, draft.ask.flex)
         self._accept(draft, pool, charges, now_s)
         if fault is None:
-            return self._answer(path, draft, pool)
+            return self._answer(path, draft, pool, key)
         self.stats.faults[fault.label] += 1
         self.stats.throughput[pool.label].faults[fault.label] += 1
-        return self._fail(path, errors, draft, pool, fault)
+        return self._fail(path, errors, draft, pool, fault, key)
 
     def refuse_path(self, method: str, path: str, anthropic_form: bool, exists: bool) -> Act:
         """Refuse an address that does not exist, or does not take this method."""
@@ -171,7 +174,7 @@ class Engine:
         self.prompt_cache.forget()
         self.script.forget()
 
-    def _read(self, path: str, errors: VendorErrors, raw: bytes) -> _Draft | Problem:
+    def _read(self, path: str, errors: VendorErrors, key: str, raw: bytes) -> Draft | Problem:
         """Return the answer to this body, or why the vendor would refuse the body."""
         try:
             body = orjson.loads(raw)
@@ -180,35 +183,37 @@ class Engine:
         try:
             if not isinstance(body, dict):
                 raise Invalid("The body must be a JSON object.")
+            if path == RESPONSES:
+                body = self.record.with_history(key, body)
             return self._draft(path, READERS[path](body))
         except Invalid as wrong:
             return errors.invalid(wrong.message, wrong.param, wrong.code)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as wrong:
             return errors.invalid(f"The body has a part of the wrong shape ({wrong}).")
 
-    def _draft(self, path: str, ask: SimulatedRequest) -> _Draft:
+    def _draft(self, path: str, ask: SimulatedRequest) -> Draft:
         """Return the answer and its usage."""
         per_token = self.behaviour.chars_per_token
         input_tokens = tokens_of(ask.chars, per_token)
         if path == EMBEDDINGS:
-            return _Draft(ask, [], SimulatedUsage(input_tokens), [])
+            return Draft(ask, [], SimulatedUsage(input_tokens), [])
         answers = [compose(ask, choice, per_token, self._lengths) for choice in range(ask.choices)]
         output = sum(answer.output_tokens for answer in answers)
-        if path == CHAT:
+        if path in (CHAT, RESPONSES):
             cached, prefixes = self.prompt_cache.automatic(ask.model, ask.text, per_token)
             usage = SimulatedUsage(input_tokens, output, min(cached, input_tokens))
-            return _Draft(ask, answers, usage, prefixes)
+            return Draft(ask, answers, usage, prefixes)
         if not ask.marks:
-            return _Draft(ask, answers, SimulatedUsage(input_tokens, output), [])
+            return Draft(ask, answers, SimulatedUsage(input_tokens, output), [])
         read, short, long, prefixes = self.prompt_cache.marked(ask.model, ask.marks, per_token)
         usage = SimulatedUsage(input_tokens, output, read, short, long)
-        return _Draft(ask, answers, usage, prefixes)
+        return Draft(ask, answers, usage, prefixes)
 
     def _over_limit(
         self,
         path: str,
         errors: VendorErrors,
-        draft: _Draft,
+        draft: Draft,
         pool: SimulatedPool,
         charges: tuple[SimulatedCharge, ...],
         now_s: float,
@@ -229,7 +234,7 @@ class Engine:
 
     def _accept(
         self,
-        draft: _Draft,
+        draft: Draft,
         pool: SimulatedPool,
         charges: tuple[SimulatedCharge, ...],
         now_s: float,
@@ -241,36 +246,21 @@ class Engine:
         self.stats.tokens["charged"] += sum(one.amount for one in charges[1:])
         self.prompt_cache.remember(draft.prefixes)
 
-    def _charges(self, path: str, draft: _Draft) -> tuple[SimulatedCharge, ...]:
+    def _charges(self, path: str, draft: Draft) -> tuple[SimulatedCharge, ...]:
         if path == MESSAGES:
             return anthropic_replies.charges(draft.usage)
         return openai_replies.charges(draft.ask, draft.usage.input_tokens)
 
     def _answer(
-        self, path: str, draft: _Draft, pool: SimulatedPool, reported_tokens: int = 0
+        self, path: str, draft: Draft, pool: SimulatedPool, key: str, reported_tokens: int = 0
     ) -> Act:
         """Return the answer. `reported_tokens` of input, unless 0, are reported but not billed."""
-        ask, answers, bill = draft.ask, draft.answers, draft.usage
+        ask, bill = draft.ask, draft.usage
         usage = replace(bill, input_tokens=reported_tokens) if reported_tokens else bill
         delay_s = self._delay_s()
         act = Act(200, self._headers(path, pool, delay_s, ask.stream), delay_s=delay_s)
         act.model = ask.model
-        if path == EMBEDDINGS:
-            act.body = openai_replies.embeddings_reply(ask, usage.input_tokens)
-        elif path == CHAT:
-            block = openai_replies.usage_of(answers, usage.input_tokens, usage.cached_tokens)
-            answer_id, created = f"chatcmpl-{self._id()}", int(self.epoch_s())
-            if ask.stream:
-                act.events = openai_replies.events(ask, answers, block, answer_id, created)
-            else:
-                act.body = openai_replies.reply(ask, answers, block, answer_id, created)
-        else:
-            block = anthropic_replies.usage_of(usage, answers[0].reasoning_tokens)
-            answer_id = f"msg_{self._id()}"
-            if ask.stream:
-                act.events = anthropic_replies.events(ask, answers[0], block, answer_id)
-            else:
-                act.body = anthropic_replies.reply(ask, answers[0], block, answer_id)
+        fill(act, path, draft, usage, Stamp(self._id(), int(self.epoch_s()), key), self.record)
         vendor = "anthropic" if path == MESSAGES else "openai"
         usd = bill_usd(vendor, ask.model, bill, self.behaviour.prices)
         if usd is not None and ask.flex:
@@ -279,8 +269,9 @@ class Engine:
         return act
 
     def _fail(
-        self, path: str, errors: VendorErrors, draft: _Draft, pool: SimulatedPool, fault: Fault
-    ) -> Act:
+        self, path: str, errors: VendorErrors, draft: Draft, pool: SimulatedPool, fault: Fault,
+        key: str,
+    ) -> Act:  # fmt: skip
         """Answer as the fault says: with an error, or with a damaged or late answer."""
         model = draft.ask.model
         if fault.kind in REFUSALS or (fault.kind == "stream-error" and not draft.ask.stream):
@@ -297,13 +288,13 @@ class Engine:
             delay_s = self._delay_s() if problem.status >= 500 else 0.0
             act = self._error(path, problem, pool, delay_s + fault.delay_ms / 1000)
         else:
-            act = self._damaged(path, draft, pool, fault)
+            act = self._damaged(path, draft, pool, fault, key)
         if fault.kind in FLOODS or fault.mb:
             act.flood = fault
         act.model, act.fault = model, fault.label
         return act
 
-    def _damaged(self, path: str, draft: _Draft, pool: SimulatedPool, fault: Fault) -> Act:
+    def _damaged(self, path: str, draft: Draft, pool: SimulatedPool, fault: Fault, key: str) -> Act:
         """Return an answer that is damaged, late or a flood, as the fault says."""
         if fault.kind in ("filter", "empty"):
             changed = [replace(one, text="", tool_call=None, end="filter") for one in draft.answers]
@@ -311,7 +302,7 @@ class Engine:
         elif fault.kind in FLOODS:
             changed = [replace(one, text=MARK, tool_call=None) for one in draft.answers]
             draft = replace(draft, answers=changed)
-        act = self._answer(path, draft, pool, fault.tokens)
+        act = self._answer(path, draft, pool, key, fault.tokens)
         act.delay_s += fault.delay_ms / 1000
         act.end = ENDS.get(fault.kind, "whole")
         if fault.kind == "cut":
@@ -319,9 +310,7 @@ class Engine:
         elif fault.kind == "garbage":
             _garble(act)
         elif fault.kind == "stream-error" and act.events is not None:
-            vendor = anthropic_replies if path == MESSAGES else openai_replies
-            status = 529 if path == MESSAGES else 500
-            act.events = [*act.events[: len(act.events) // 2], vendor.error_event(status)]
+            act.events = broken(path, act.events)
         return act
 
     def _refuse(
@@ -386,7 +375,7 @@ class Engine:
 
 def _choiceless(path: str, fault: Fault) -> bool:
     # A message of Anthropic has no list of choices: an empty one has no content.
-    return fault.kind == "empty" and path == CHAT
+    return fault.kind == "empty" and path in (CHAT, RESPONSES)
 
 
 def _garble(act: Act) -> None:

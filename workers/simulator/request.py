@@ -74,7 +74,7 @@ class SimulatedRequest:
     """One request for one answer, for `choices` answers, or for one vector per input.
 
     `more_tools`: those that the answer calls besides `tool`. `thinks`: the answer shows its
-    reasoning.
+    reasoning. `body`: what was asked, where the answer repeats it.
     """
 
     model: str
@@ -98,6 +98,7 @@ class SimulatedRequest:
     dimensions: int = 0
     base64: bool = False
     flex: bool = False
+    body: Json | None = None
 
 
 def digest_of(body: Json) -> bytes:

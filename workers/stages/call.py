@@ -27,10 +27,14 @@ PLAIN_FOR_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A provider with one of its keys. `key` is the key's name in buckets, not the key itself."""
+    """A provider with one of its keys.
+
+    `key` is the key's name in buckets, and `digest` the one by which jobs are pinned to it.
+    """
 
     provider: Provider
     key: str
+    digest: str = ""
 
 
 class Call:
@@ -66,6 +70,24 @@ class Call:
 
         None if this worker has no key of the provider, or none that can be used: see `no_key`.
         """
+        upstreams = await self._opened(model)
+        if not upstreams:
+            return None
+        named = [upstream for upstream in upstreams if upstream.key == key]
+        return (named or upstreams)[0 if named else next(self._turn) % len(upstreams)]
+
+    async def pinned(self, model: Model, digest: str) -> Upstream | None:
+        """Return the model's provider with the key of this digest; None if it is not set here."""
+        upstreams = await self._opened(model)
+        return next((one for one in upstreams if one.digest == digest), None)
+
+    def pinned_key(self, model: Model, digest: str) -> str:
+        """Return the name of the key of this digest in buckets; empty if it is not known (yet)."""
+        upstreams = self._upstreams.get(model.provider, ())
+        return next((one.key for one in upstreams if one.digest == digest), "")
+
+    async def _opened(self, model: Model) -> list[Upstream]:
+        """Return the model's provider, once for each of its keys."""
         upstreams = self._upstreams.get(model.provider)
         if upstreams is None:
             async with self._making:
@@ -75,10 +97,7 @@ class Call:
                     entry = self._catalog.provider(model)
                     upstreams = await asyncio.to_thread(self._open, entry)
                     self._upstreams[model.provider] = upstreams
-        if not upstreams:
-            return None
-        named = [upstream for upstream in upstreams if upstream.key == key]
-        return (named or upstreams)[0 if named else next(self._turn) % len(upstreams)]
+        return upstreams
 
     def _open(self, entry: Entry) -> list[Upstream]:
         """Return the provider once for each of its keys; none if it cannot be called."""
@@ -121,6 +140,13 @@ class Call:
         if not self._has_any_key:
             return Unauthorized(access.no_keys(self._catalog, () if is_chosen else names))
         return Unauthorized(f"no key for {model.provider}: set {' or '.join(names)}")
+
+    def no_pinned_key(self, model: Model) -> Unauthorized:
+        """Return the error of a job that is pinned to a key which is not set here."""
+        return Unauthorized(
+            f"the key of {model.provider} that has this conversation on record is not set: "
+            "set it again, or send the whole conversation"
+        )
 
     def timeout_s(self, model: Model) -> float:
         """Return how long a call of this model may take, if the job has the time."""

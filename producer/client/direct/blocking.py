@@ -14,6 +14,7 @@ from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import UsageKey
 from headgate.producer.client.direct.in_loops import AsyncDirect
 from headgate.producer.client.loop_thread import LoopThread
+from headgate.producer.client.many.ends import BlockingEnds, blocking_ends
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.pieces import TextPiece
 from headgate.producer.errors import JobTimeout, UnknownJob
@@ -58,9 +59,17 @@ class Direct:
         """Return the result as it is now."""
         return self._operations.result(job_id)
 
+    def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now."""
+        return self._operations.results(ids)
+
     def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended."""
         return self._thread.run(self._waiting.ended(job_id, timeout_s))
+
+    def ends(self, timeout_s: float | None) -> BlockingEnds:
+        """Return what waits for many jobs together."""
+        return blocking_ends(self._thread, self._waiting, timeout_s)
 
     def stream(
         self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str

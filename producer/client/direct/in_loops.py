@@ -62,6 +62,10 @@ class AsyncDirect:
         """Return the result as it is now."""
         return await asyncio.to_thread(self._operations.result, job_id)
 
+    async def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now."""
+        return await asyncio.to_thread(self._operations.results, ids)
+
     async def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended."""
         return await (await self._waiting()).ended(job_id, timeout_s)

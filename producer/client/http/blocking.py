@@ -13,6 +13,7 @@ from headgate.producer.client.arguments import UsageKey
 from headgate.producer.client.http.in_loops import AsyncHttp
 from headgate.producer.client.http.job_bodies import sliced
 from headgate.producer.client.loop_thread import LoopThread
+from headgate.producer.client.many.ends import BlockingEnds, blocking_ends
 from headgate.producer.client.pieces import TextPiece
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
@@ -54,9 +55,17 @@ class Http:
         """Return the result as it is now."""
         return self._thread.run(self._calls.result(job_id))
 
+    def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now."""
+        return self._thread.run(self._calls.results(ids))
+
     def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended."""
         return self._thread.run(self._calls.ended(job_id, timeout_s))
+
+    def ends(self, timeout_s: float | None) -> BlockingEnds:
+        """Return what waits for many jobs together."""
+        return blocking_ends(self._thread, self._calls, timeout_s)
 
     def stream(
         self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str

@@ -13,9 +13,8 @@ from collections.abc import Iterable
 
 from headgate.producer.client.arguments import require_job_id, require_seconds
 from headgate.producer.client.http.connections import Connections
-from headgate.producer.client.http.one_job import no_job, result_in, shown_result
+from headgate.producer.client.http.one_job import end_in, no_job, shown_result
 from headgate.producer.client.http.patience import Patience
-from headgate.producer.dialects.own_errors import error_from
 from headgate.producer.errors import JobTimeout
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.result import Result
@@ -166,10 +165,7 @@ class JobEnds:
         if not results and time.monotonic() - began < PAUSE_S:  # the gateway stops
             await asyncio.sleep(PAUSE_S)
         for job_id, end in results.items():
-            if "error" in end and "status" not in end:
-                self._settle(job_id, error_from(end))
-            else:
-                self._settle(job_id, result_in(end))
+            self._settle(job_id, end_in(end))
 
     def _settle_all(self, ids: Iterable[str], end: Exception) -> None:
         for job_id in [*ids]:

@@ -22,7 +22,7 @@ from headgate.producer.client.http.answer_stream import AnswerStream
 from headgate.producer.client.http.connections import Connections
 from headgate.producer.client.http.ends import JobEnds
 from headgate.producer.client.http.job_bodies import Slice, encoded, sliced
-from headgate.producer.client.http.many_jobs import cancel_all, submit_all
+from headgate.producer.client.http.many_jobs import cancel_all, results_now, submit_all
 from headgate.producer.client.http.one_job import no_job, shown_result
 from headgate.producer.client.http.queries import JobPages, usage_query
 from headgate.producer.client.loop_thread import CLOSED
@@ -80,6 +80,10 @@ class AsyncHttp:
         require_job_id(job_id)
         no_job(job_id)
         return await shown_result(self._parts().at, job_id)
+
+    async def results(self, ids: Sequence[str]) -> list[Result]:
+        """Return results as they are now."""
+        return await results_now(self._parts().at, ids)
 
     async def ended(self, job_id: str, timeout_s: float | None) -> Result:
         """Return the result once the job has ended."""

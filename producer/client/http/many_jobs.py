@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.client.http.connections import Connections
 from headgate.producer.client.http.job_bodies import Slice, renamed
-from headgate.producer.client.http.one_job import no_job, result_in
-from headgate.producer.dialects.own_errors import error_from
-from headgate.producer.errors import IdempotencyConflict, SubmitInterrupted, TierLimit, UnknownJob
+from headgate.producer.client.http.one_job import end_in, no_job
+from headgate.producer.client.many.ends import result_of
+from headgate.producer.errors import IdempotencyConflict, SubmitStopped, TierLimit, UnknownJob
 from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.result import Result
@@ -22,8 +22,8 @@ MOST_IDS = 1000
 async def submit_all(at: Connections, parts: Sequence[Slice], samples: int) -> list[str]:
     """Submit the requests of all parts; return the ids of their jobs in order.
 
-    Those of one part are queued together or not at all. Raises SubmitInterrupted if a later part
-    is refused.
+    Those of one part are queued together or not at all. Raises SubmitStopped if a later part is
+    refused.
     """
     ids: list[str] = []
     for part in parts:
@@ -33,8 +33,7 @@ async def submit_all(at: Connections, parts: Sequence[Slice], samples: int) -> l
             if not ids:
                 raise
             found = [*ids, *getattr(error, "job_ids", ())]
-            unsure = getattr(error, "unsure_ids", ())
-            raise SubmitInterrupted(at.address.name, str(error), found, unsure) from error
+            raise SubmitStopped(found, getattr(error, "unsure_ids", ()), error) from error
     return ids
 
 
@@ -57,6 +56,18 @@ async def _submit_part(at: Connections, part: Slice, samples: int) -> list[str]:
     return [str(one["id"]) for one in answer.body["jobs"]]
 
 
+async def results_now(at: Connections, ids: Sequence[str]) -> list[Result]:
+    """Return results as they are now, in order; raise for the first id that has none."""
+    wanted = [job_id for job_id in dict.fromkeys(ids) if _may_be_job(job_id)]
+    found: dict[str, Result | HeadgateError] = {}
+    for begin in range(0, len(wanted), MOST_IDS):
+        asked = {"ids": wanted[begin : begin + MOST_IDS], "wait_s": 0, "open": True}
+        answer = await at.call("POST", "/v1/jobs/wait", dumps(asked))
+        found |= {job_id: end_in(end) for job_id, end in answer.body["results"].items()}
+    ends = [found.get(job_id) or UnknownJob(job_id) for job_id in ids]
+    return [result_of(end) for end in ends]
+
+
 async def cancel_all(at: Connections, ids: Sequence[str], timeout_s: float) -> list[Result]:
     """Cancel the jobs; return their results in order.
 
@@ -68,10 +79,7 @@ async def cancel_all(at: Connections, ids: Sequence[str], timeout_s: float) -> l
     for begin in range(0, len(ids), MOST_IDS):
         left_s = max(0.0, until - time.monotonic())
         ends += await _cancel_part(at, ids[begin : begin + MOST_IDS], left_s)
-    for end in ends:
-        if isinstance(end, HeadgateError):
-            raise end
-    return [end for end in ends if isinstance(end, Result)]
+    return [result_of(end) for end in ends]
 
 
 async def _cancel_part(
@@ -83,8 +91,7 @@ async def _cancel_part(
         body = dumps({"ids": good, "timeout_s": timeout_s})
         answer = await at.call("POST", "/v1/jobs/cancel", body, wait_s=timeout_s)
         for job_id, end in zip(good, answer.body["results"], strict=True):
-            is_error = "error" in end and "status" not in end
-            found[job_id] = error_from(end) if is_error else result_in(end)
+            found[job_id] = end_in(end)
     return [found.get(job_id) or UnknownJob(job_id) for job_id in ids]
 
 

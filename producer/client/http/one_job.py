@@ -6,7 +6,9 @@ from typing import Any
 
 from headgate.producer.client.http.address import job_path
 from headgate.producer.client.http.connections import Connections
+from headgate.producer.dialects.own_errors import error_from
 from headgate.producer.errors import UnknownJob
+from headgate.shared.errors import HeadgateError
 from headgate.shared.job.result import Result
 
 LONGEST_ID = 128
@@ -22,6 +24,12 @@ def no_job(job_id: str) -> None:
 def result_in(fields: dict[str, Any]) -> Result:
     """Return the result in the gateway's answer."""
     return Result.from_json(fields)
+
+
+def end_in(fields: dict[str, Any]) -> Result | HeadgateError:
+    """Return the result of one of many jobs, or why it has none."""
+    is_error = "error" in fields and "status" not in fields
+    return error_from(fields) if is_error else result_in(fields)
 
 
 async def shown_result(at: Connections, job_id: str) -> Result:

@@ -69,6 +69,7 @@ def fields_of_dataclass(owner: type, notes: Mapping[str, str]) -> str:
     return "\n".join(
         _item(f.name, _type(str(f.type)), "", describe(owner, f.name) or notes.get(f.name, ""))
         for f in dataclasses.fields(owner)
+        if not f.name.startswith("_")
     )
 
 

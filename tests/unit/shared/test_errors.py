@@ -22,9 +22,11 @@ from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.errors import (
     IdempotencyConflict,
     JobTimeout,
+    MapFailed,
     ResultExpired,
     StreamBroken,
     SubmitInterrupted,
+    SubmitStopped,
     TierLimit,
     UnknownJob,
 )
@@ -36,6 +38,7 @@ from headgate.shared.broker.include import IncludeError
 from headgate.shared.catalog.faults import CatalogErrors
 from headgate.shared.database.sqlite_file import FileLost
 from headgate.shared.errors import (
+    AnswerMismatch,
     CatalogError,
     HeadgateError,
     InvalidRequest,
@@ -48,6 +51,7 @@ from headgate.shared.errors import (
     WrongUse,
 )
 from headgate.shared.job.ids import rfc3339
+from headgate.shared.job.result import Result
 from headgate.shared.job.waiting_for import WaitingFor
 from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.servers.valkey import StartFailed
@@ -68,9 +72,12 @@ BUILT: list[HeadgateError] = [
     Unreachable("Redis at redis://h", "no route", "check HEADGATE_REDIS_URL"),
     Unfit("Redis at redis://h", "it is a replica", "use its master"),
     SubmitInterrupted("Redis at redis://h", "gone", ["a", "b"], ["c"]),
+    SubmitStopped(["a", "b"], ["c"], ZeroDivisionError()),
     UnreadableMessage("no JSON"),
     NewerEnvelope(9, 1_700_000_000_000, 1_700_000_900_000),
     JobFailed("no such key", "authentication", "job-1", "failed", {"code": "authentication"}),
+    MapFailed("no such key", "authentication", "job-1", results=[Result("job-1", "failed", "m")]),
+    AnswerMismatch("job-1", "River", ["name: give a text"], "length"),
     TierLimit("requests_per_minute of user/ann", 2.5, 3, locked_out=True),
     KeyRefused(429, "rate_limit_exceeded", "slow down", 2.5),
     CallRefused("unsupported_media_type", "send JSON", param="body", retry_after_s=1.0),
@@ -234,7 +241,7 @@ def test_a_pool_of_processes_hands_over_the_error_itself() -> None:
     )
     timeout = (
         "JobTimeout job job-1 has not ended after 3 s; it goes on "
-        "{'job_id': 'job-1', 'timeout_s': 3.0, 'waiting_for': None}"
+        "{'job_id': 'job-1', 'timeout_s': 3.0, 'waiting_for': None, 'job_ids': ('job-1',)}"
     )
     assert done.stdout.splitlines() == [
         timeout,

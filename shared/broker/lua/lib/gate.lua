@@ -100,9 +100,14 @@ end
 
 -- Nil and the key that serves this job now; or what blocks it: kind, ms, ms until it surely ends.
 -- `broken`: its model is down on every key that could serve it. `large`: no key ever serves it, which
--- is answered also while their gates are shut.
+-- is answered also while their gates are shut. A pinned job is served by its own key alone.
 local turn = 0
 local function find_key(ticket, amounts)
+  if ticket.pinned_key then
+    local why, wait, far = blocked_at(ticket, amounts, ticket.pinned_key)
+    if not why then return nil, ticket.pinned_key end
+    return why, wait or 0, far or 0
+  end
   local count = keys_of(ticket.pool)
   local kind, shortest, nearest = 'large', nil, nil
   turn = turn + 1

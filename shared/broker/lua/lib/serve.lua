@@ -225,6 +225,10 @@ local function server()
       hand_out(job, grant_without_hold('too large', ticket), 0)
       return true
     end
+    if ticket.pinned_key then -- its key is not free, and others may be
+      put_off(job, math.max(1, wait))
+      return true
+    end
     if why == 'broken' then
       if has_flag(ticket, 'r') then
         let_out(job, 'broken')

@@ -17,6 +17,13 @@ local function gateway_key_of(flags)
   return digits and 'hgk_' .. string.lower(digits)
 end
 
+-- The only key of the provider that serves the job, or nil. Its number stands behind `%`.
+local function pinned_key_of(flags)
+  if not flags or not string.find(flags, '%', 1, true) then return nil end
+  local number = string.match(flags, '%%(%d+)')
+  return number and 'key' .. number
+end
+
 -- The letters of flags, as a set; most tickets have the same. Other flags have no small letters.
 local sets = {}
 local function letters_of(flags)
@@ -46,6 +53,7 @@ local function read_ticket(text)
     rule = rule, input = tonumber(input), output = tonumber(output), arrival = tonumber(arrival),
     deadline = tonumber(deadline), cached_as = cached_as, flags = flags,
     upper_bound = bound_of(flags), base = base_of(flags), gateway_key = gateway_key_of(flags),
+    pinned_key = pinned_key_of(flags),
     letters = letters_of(flags), id = false, scopes = false}
 end
 

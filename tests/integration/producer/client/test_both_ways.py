@@ -21,6 +21,7 @@ from headgate import (
     Request,
     ResultExpired,
     StreamBroken,
+    SubmitProgress,
     TierLimit,
     UnknownJob,
     WaitingFor,
@@ -116,6 +117,47 @@ async def test_many_jobs_have_their_ids_in_order(client: AnyClient, house: Playe
         *(client.result(one, wait=True, timeout_s=PATIENT_S) for one in ids)
     )
     assert [result.id for result in results] == ids
+
+
+async def test_many_results_come_together(client: AnyClient, house: PlayedHouse) -> None:
+    ids = await client.submit_many(["a", "b", "c", "d"])
+    house.worker.start(ids[2])
+    first = await ended(house, ids[0])
+    found = await client.results([*ids, ids[0]])
+    assert [one.status for one in found] == [
+        "succeeded", "queued", "running", "queued", "succeeded"
+    ]  # fmt: skip
+    assert found[0] == found[4] == first
+    assert found[1].waiting_for is not None
+    assert (await raised(UnknownJob, client.results([ids[0], "nobody"]))).job_id == "nobody"
+    late = await raised(JobTimeout, client.results(ids, timeout_s=0.1))
+    assert (late.timeout_s, late.job_ids) == (0.1, tuple(ids))
+    waiting = asyncio.create_task(client.results(ids, timeout_s=PATIENT_S))
+    for job_id in ids[1:]:
+        await ended(house, job_id)
+    assert [one.id for one in await waiting] == ids
+    completed = [one.id async for one in client.as_completed(ids, timeout_s=PATIENT_S)]
+    assert sorted(completed) == sorted(ids)
+
+
+async def test_a_list_of_prompts_becomes_a_list_of_answers(
+    client: AnyClient, house: PlayedHouse
+) -> None:
+    seen: list[int] = []
+
+    def progress(found: SubmitProgress) -> None:
+        seen.append(found.submitted)
+        for job_id in found.ids:
+            house.worker.end(job_id)
+
+    answers = await client.map(["a", "b", "c"], progress=progress, metadata={"x": 1})
+    assert [answer.content for answer in answers] == [f"answer to {one.id}" for one in answers]
+    assert seen[0] == 3
+    numbers = ({"prompt": f"{n}"} for n in range(6))
+    ids = await client.submit_many(numbers, max_in_flight=2, progress=progress)
+    assert [house.worker.envelope(one).request.prompt for one in ids] == [*"012345"]
+    late = await client.map(["a"], return_errors=True, timeout_s=0.1)
+    assert late[0].status == "queued"
 
 
 async def test_errors_of_jobs_have_the_same_facts(client: AnyClient, house: PlayedHouse) -> None:

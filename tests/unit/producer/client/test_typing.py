@@ -9,18 +9,29 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import headgate
 from headgate.producer.client.arguments import UsageKey
-from headgate.producer.submit.fields import CacheFields, RequestFields
+from headgate.producer.submit.fields import CacheFields, PinFields, RequestFields
 from headgate.producer.usage.report import BY
-from headgate.shared.job.request import CacheWish, Request
+from headgate.shared.job.request import CacheWish, Pin, Request
 from tests import ROOT
 
 GOOD = '''
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from pydantic import BaseModel
 from headgate import (
     AdmissionCheck, AsyncClient, Client, ErrorReport, JobFailed, Listed, Request, RequestFields,
-    Result, Route, Settings, Status, UsageReport,
+    Result, Route, Settings, Status, SubmitProgress, UsageReport,
 )
+
+class Place(BaseModel):
+    """A place."""
+
+    name: str
+
+def show(report: SubmitProgress) -> None:
+    """Print how far it is."""
+    print(report.submitted, report.ended, report.ids)
 
 def blocking(prompts: list[str]) -> list[Result]:
     """Submit to the servers that the settings name; return all results."""
@@ -29,6 +40,13 @@ def blocking(prompts: list[str]) -> list[Result]:
         batch: list[RequestFields] = [{"prompt": p, "priority": "bulk"} for p in prompts]
         ids = client.submit_many([*batch, "Hello", Request(prompt="Hello")])
         ids += client.submit_many({"prompt": p, "cache": {"mode": "off"}} for p in prompts)
+        ids += client.submit_many((p for p in prompts), max_in_flight=5, progress=show)
+        answers: list[Result] = client.map(prompts, model="auto", response_format=Place)
+        answers += client.map([{"prompt": "x"}], return_errors=True, timeout_s=5, tenant="acme")
+        answers += client.results(ids) + client.results(iter(ids), wait=True)
+        print([result.id for result in client.as_completed(ids, timeout_s=5)], answers)
+        print(client.submit("x", response_format=Place).result().parsed.name)
+        print(client.result("id", response_format=Place).parsed)
         route: Route = client.route("Hello", prefer="speed", max_usd_per_million=2)
         listed: list[Listed] = client.jobs(status="failed", since=timedelta(hours=1), limit=5)
         report: UsageReport = client.usage(["tenant", "day"], since=timedelta(days=7), tenant="a")
@@ -47,11 +65,23 @@ def blocking(prompts: list[str]) -> list[Result]:
             print(failed.code, failed.status)
         return [client.result(job_id, wait=True) for job_id in ids]
 
+async def lines() -> AsyncIterator[str]:
+    """Yield prompts."""
+    yield "Hello"
+
+async def tell(report: SubmitProgress) -> None:
+    """Send how far it is."""
+    print(report.submitted)
+
 async def waiting() -> None:
     async with AsyncClient("redis://localhost") as client:
         job = await client.submit(messages=[{"role": "user", "content": "Hi"}], stream=True)
         print("".join([text async for text in client.stream(job.id, pulse_s=5)]))
         print([piece.after async for piece in job.stream(after="5-00000000")])
+        ids = await client.submit_many(lines(), max_in_flight=5, progress=tell)
+        print([one.id async for one in client.as_completed(ids)], await client.results(ids))
+        print(len(await client.map(lines(), response_format=Place, user="u1")))
+        print((await client.submit("x", response_format=Place)).response_format)
         print((await job.wait(timeout_s=5)).status, (await job.retry()).id)
         result, status = await job.result(timeout=3), await job.status()
         error: ErrorReport | None = result.error
@@ -88,6 +118,13 @@ def wrong(client: Client) -> None:
     client.stream("id", timeout="5")  # wrong
     client.result(client.submit("x"))  # wrong
     client.stream("id", after=b"5")  # wrong
+    client.map("x", modell="x")  # wrong
+    client.map(["x"], priority="high")  # wrong
+    client.map(["x"], timeout_s="5")  # wrong
+    client.submit("x", response_format="json")  # wrong
+    client.submit_many(["x"], progress=print, max_in_flight="5")  # wrong
+    client.results([5])  # wrong
+    client.as_completed(5)  # wrong
     Client(b"redis://localhost")  # wrong
     client.submit("x", cache="of")  # wrong
     fields: RequestFields = {"modell": "x"}  # wrong
@@ -122,6 +159,7 @@ def test_mypy_accepts_a_program_and_sees_each_wrong_field(tmp_path: Path) -> Non
 
 WIDER: dict[str, Any] = {
     "cache": CacheFields | CacheWish | Literal["off", "exact"],
+    "pinned": PinFields | Pin | None,
     "max_usd_per_million": str | int | float | Decimal | None,
     "max_cost_usd": str | int | float | Decimal | None,
 }
@@ -144,6 +182,7 @@ def bare(kind: Any) -> Any:
 
 def test_the_typed_fields_are_those_of_a_request() -> None:
     typed, declared = get_type_hints(RequestFields), get_type_hints(Request, include_extras=True)
+    assert typed.pop("instructions") == str | None  # it becomes one of the params
     declared = {name: declared[name] for name in Request.model_fields}
     assert list(typed) == list(declared), "the same fields in the same order"
     assert not RequestFields.__required_keys__

@@ -11,6 +11,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headgate.producer.dialects.streams import EventKind
 from headgate.producer.errors import StreamBroken
 from headgate.shared.job.request import Dialect
 from tests.support.vendor_answers import (
@@ -144,7 +145,7 @@ def test_any_stream_that_breaks_off_is_ended_from_the_result(
 
 @given(ANSWERED, st.integers(0, 9), DIALECTS, DIALECTS, st.lists(st.integers(0, 30), max_size=5))
 def test_the_same_events_have_the_same_numbers_however_they_come(
-    answered: Answered, cut: int, vendor: Dialect, caller: Dialect, entries: list[int]
+    answered: Answered, cut: int, vendor: EventKind, caller: Dialect, entries: list[int]
 ) -> None:
     sent = (by_openai if vendor == "openai" else by_anthropic)(answered, cut)
     lines = lines_of(sent)

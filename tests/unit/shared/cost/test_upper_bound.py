@@ -214,4 +214,4 @@ def test_a_million_tokens_cost_the_rate_of_a_million() -> None:
     steps = upper_bound_steps(CATALOG.model("gpt-4o"), CATALOG, "", False, False)
     assert steps is not None
     assert from_pico(pico_at(steps, 1_000_000, 0)) == Decimal("2.5")
-    assert output_ceiling({}, MINI) == 16_384
+    assert output_ceiling(None, MINI) == 16_384

@@ -15,8 +15,9 @@ from headgate.workers.provider import RateSeen, Reset
 from headgate.workers.providers.rate_headers import seen
 from headgate.workers.simulator.answers import MOST_TOKENS, lengths
 from headgate.workers.simulator.behaviour import Act, Behaviour
-from headgate.workers.simulator.engine import CHAT, MESSAGES, Engine
+from headgate.workers.simulator.engine import Engine
 from headgate.workers.simulator.faults import parse_rates
+from headgate.workers.simulator.forms import CHAT, MESSAGES
 from headgate.workers.simulator.limits import LimitTable, SimulatedCharge, SimulatedLimit
 from headgate.workers.simulator.ramp import Ramp, RampRule
 from headgate.workers.simulator.rate_headers import HEADER_STYLES, HeaderStyle
