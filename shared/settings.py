@@ -101,16 +101,6 @@ class Settings(GatewaySettings, BaseSettings):
         default=r"\x06\x16",
         description=r"The option sep of Celery apps, escaped (default: \x06\x16, as in Celery).",
     )
-    base_url: HttpUrl | None = Field(
-        default=None,
-        description="The address of a gateway that clients ask in place of Redis and the database, "
-        "such as https://llm.example.com (default: none).",
-    )
-    api_key: SecretStr | None = Field(
-        default=None,
-        description="The key that clients give to the gateway at HEADGATE_BASE_URL (default: "
-        "none).",
-    )
     catalog: Path | None = Field(
         default=None,
         description="A TOML file that overrides the built-in catalog (default: none).",

@@ -158,14 +158,14 @@ class Connections:
     async def _once(
         self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None, most_s: float,
-    ) -> _Read:  # fmt: skip
+    ) -> _Reply:  # fmt: skip
         timeout = aiohttp.ClientTimeout(total=most_s, sock_connect=CONNECT_S)
         self.require_open()
         async with self._places if most_s <= CALL_S else contextlib.nullcontext():
             request = self._request(method, path, body, query, headers, timeout)
             async with request as response:
                 data = await response.read()
-                return _Read(response.status, response.headers, _decoded(data))
+                return _Reply(response.status, response.headers, _decoded(data))
 
     def _request(
         self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None,
@@ -191,7 +191,7 @@ class Connections:
         return Unreachable(name, reason or type(error).__name__, AGAIN)
 
 
-class _Read(NamedTuple):
+class _Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: Any

@@ -18,13 +18,13 @@ from headgate.producer.client.arguments import (
 )
 from headgate.producer.client.http import reports
 from headgate.producer.client.http.address import GatewayAddress, job_path
-from headgate.producer.client.http.answer_stream import AnswerStream
 from headgate.producer.client.http.connections import Connections
 from headgate.producer.client.http.ends import JobEnds
 from headgate.producer.client.http.job_bodies import Slice, encoded, sliced
 from headgate.producer.client.http.many_jobs import cancel_all, results_now, submit_all
 from headgate.producer.client.http.one_job import no_job, shown_result
 from headgate.producer.client.http.queries import JobPages, usage_query
+from headgate.producer.client.http.remote_answer import RemoteAnswer
 from headgate.producer.client.loop_thread import CLOSED
 from headgate.producer.client.per_loop import PerLoop
 from headgate.producer.results.listing import JobFilters, Listed
@@ -91,10 +91,10 @@ class AsyncHttp:
 
     async def pieces(
         self, job_id: str, timeout_s: float | None, pulse_s: float | None, after: int | str
-    ) -> AnswerStream:
+    ) -> RemoteAnswer:
         """Begin to read the answer of a job."""
         at = self._parts()
-        reading = AnswerStream(at.at, at.ends, job_id, timeout_s, pulse_s, after)
+        reading = RemoteAnswer(at.at, at.ends, job_id, timeout_s, pulse_s, after)
         reading.open()
         return reading
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import NamedTuple
 
 
-class HeardEvent(NamedTuple):
+class ReadEvent(NamedTuple):
     """One event: its name, its id (empty without one) and its data in one line."""
 
     name: str
@@ -14,7 +14,7 @@ class HeardEvent(NamedTuple):
     data: bytes
 
 
-async def events_in(chunks: AsyncIterable[bytes]) -> AsyncIterator[HeardEvent]:
+async def events_in(chunks: AsyncIterable[bytes]) -> AsyncIterator[ReadEvent]:
     """Yield the events in these bytes, however they are cut; comments are left out."""
     buffer = bytearray()
     searched = 0
@@ -29,7 +29,7 @@ async def events_in(chunks: AsyncIterable[bytes]) -> AsyncIterator[HeardEvent]:
         searched = max(0, len(buffer) - 1)
 
 
-def _event_of(block: bytes) -> HeardEvent | None:
+def _event_of(block: bytes) -> ReadEvent | None:
     fields = {}
     for line in block.split(b"\n"):
         name, _, value = line.partition(b": ")
@@ -37,4 +37,4 @@ def _event_of(block: bytes) -> HeardEvent | None:
     if b"data" not in fields:
         return None
     name, place = fields.get(b"event", b"message"), fields.get(b"id", b"")
-    return HeardEvent(name.decode(), place.decode(), fields[b"data"])
+    return ReadEvent(name.decode(), place.decode(), fields[b"data"])

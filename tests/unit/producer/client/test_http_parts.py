@@ -27,7 +27,7 @@ from headgate.producer.client.http.address import GatewayAddress
 from headgate.producer.client.http.job_bodies import renamed, sliced
 from headgate.producer.client.http.patience import Patience
 from headgate.producer.client.http.refusals import is_passing, refusal_of
-from headgate.producer.client.http.server_events import HeardEvent, events_in
+from headgate.producer.client.http.server_events import ReadEvent, events_in
 
 KEY = "hg-" + "s3cret" * 7
 
@@ -164,6 +164,6 @@ async def test_events_are_taken_apart_however_they_are_cut(size: int) -> None:
             yield text[begin : begin + size]
 
     assert [event async for event in events_in(chunks())] == [
-        HeardEvent("delta", "4-aa", b'{"text":"one "}'),
-        HeardEvent("end", "", b'{"status": "succeeded"}'),
+        ReadEvent("delta", "4-aa", b'{"text":"one "}'),
+        ReadEvent("end", "", b'{"status": "succeeded"}'),
     ]

@@ -21,7 +21,7 @@ from headgate.producer.client.http.connections import LOST, Connections
 from headgate.producer.client.http.ends import JobEnds
 from headgate.producer.client.http.one_job import no_job, result_in
 from headgate.producer.client.http.patience import Patience
-from headgate.producer.client.http.server_events import HeardEvent, events_in
+from headgate.producer.client.http.server_events import ReadEvent, events_in
 from headgate.producer.client.pieces import PieceCutter, TextPiece
 from headgate.producer.dialects.own_errors import error_from
 from headgate.producer.dialects.pieces import replayed
@@ -46,7 +46,7 @@ MOST_PIECES = 64
 """A reader that has so many pieces to take gets no more; the rest waits at the gateway."""
 
 
-class AnswerStream:
+class RemoteAnswer:
     """One reader of one job's answer. Its arguments are those of `TextStream`."""
 
     def __init__(
@@ -62,11 +62,11 @@ class AnswerStream:
         require_seconds("timeout_s", timeout_s)
         require_seconds("pulse_s", pulse_s)
         no_job(job_id)
-        self._place = self._heard_until = _place_of(after)
+        self._place = self._read_until = _place_of(after)
         self._at, self._ends, self._job_id = at, ends, job_id
         self._timeout_s, self._pulse_s = timeout_s, pulse_s
         self._until = None if timeout_s is None else time.monotonic() + timeout_s
-        self._heard: deque[HeardEvent | Exception] = deque()
+        self._events_read: deque[ReadEvent | Exception] = deque()
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
         self._rest: deque[TextPiece] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -85,10 +85,10 @@ class AnswerStream:
         while self._rest is None:
             if self._is_over:
                 return None
-            heard = await self._next_heard()
-            if heard is None:
+            event = await self._next_event()
+            if event is None:
                 return TextPiece("", self._place)
-            piece = self._taken(heard)
+            piece = self._taken(event)
             if piece is not None:
                 self._place = piece.after
                 return piece
@@ -100,13 +100,13 @@ class AnswerStream:
         if self._reading is not None:
             self._reading.cancel()
 
-    async def _next_heard(self) -> HeardEvent | Exception | None:
+    async def _next_event(self) -> ReadEvent | Exception | None:
         """Return the next event, None after `pulse_s`, or the end when the time is over."""
         left_s = None if self._until is None else max(0.0, self._until - time.monotonic())
         waits = [one for one in (left_s, self._pulse_s) if one is not None]
         try:
             async with asyncio.timeout(min(waits) if waits else None):
-                while not self._heard:
+                while not self._events_read:
                     if self._is_cut_off:  # the client was closed
                         raise asyncio.CancelledError
                     self._changed.clear()
@@ -115,21 +115,21 @@ class AnswerStream:
             if self._until is None or time.monotonic() < self._until:
                 return None
             result = await self._ends.end_now(self._job_id, self._timeout_s or 0)
-            return HeardEvent("end", "", dumps(result.as_json()))
+            return ReadEvent("end", "", dumps(result.as_json()))
         self._has_room.set()
-        return self._heard.popleft()
+        return self._events_read.popleft()
 
-    def _taken(self, heard: HeardEvent | Exception) -> TextPiece | None:
+    def _taken(self, event: ReadEvent | Exception) -> TextPiece | None:
         """Return the piece of the event; end with any other, and raise what it tells of."""
-        if isinstance(heard, Exception):
+        if isinstance(event, Exception):
             self.close()
-            raise heard
-        if heard.name == "delta":
-            return TextPiece(orjson.loads(heard.data)["text"], heard.id)
+            raise event
+        if event.name == "delta":
+            return TextPiece(orjson.loads(event.data)["text"], event.id)
         self.close()
-        if heard.name == "error":
-            raise error_from(loads(heard.data))
-        self._end_with(result_in(loads(heard.data)))
+        if event.name == "error":
+            raise error_from(loads(event.data))
+        self._end_with(result_in(loads(event.data)))
         return None
 
     def _end_with(self, result: Result) -> None:
@@ -176,21 +176,21 @@ class AnswerStream:
                 raise fault
             await asyncio.sleep(pause_s)
 
-    async def _events(self) -> AsyncGenerator[HeardEvent, None]:
-        """Yield the events behind what was heard until now, as long as the connection lasts."""
-        query = {"after": self._heard_until, "pulse_s": str(PULSE_S)}
+    async def _events(self) -> AsyncGenerator[ReadEvent, None]:
+        """Yield the events behind what was read until now, as long as the connection lasts."""
+        query = {"after": self._read_until, "pulse_s": str(PULSE_S)}
         path = job_path(self._job_id, "events")
         async with self._at.stream(path, query, SILENCE_S) as content:
             async for event in events_in(content.iter_any()):
-                self._heard_until = event.id or self._heard_until
+                self._read_until = event.id or self._read_until
                 yield event
 
-    async def _keep(self, heard: HeardEvent | Exception) -> None:
+    async def _keep(self, event: ReadEvent | Exception) -> None:
         """Keep what the reader takes later; wait while it has a lot to take."""
-        while len(self._heard) >= MOST_PIECES:
+        while len(self._events_read) >= MOST_PIECES:
             self._has_room.clear()
             await self._has_room.wait()
-        self._heard.append(heard)
+        self._events_read.append(event)
         self._changed.set()
 
 
