@@ -133,6 +133,15 @@ def _tier_source(chosen: str) -> str:
 TierSource = Annotated[str, AfterValidator(_tier_source)]
 
 
+def _function_name(chosen: str) -> str:
+    if not re.fullmatch(r"[\w.]+:\w+", chosen):
+        raise ValueError("use module:function, such as myapp.checks:moderate")
+    return chosen
+
+
+FunctionName = Annotated[str, AfterValidator(_function_name)]
+
+
 def _audit_days(days: int) -> int:
     if 0 < days < LEAST_AUDIT_DAYS:
         least = f"use at least {LEAST_AUDIT_DAYS}, or 0 for ever"

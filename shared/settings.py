@@ -22,6 +22,7 @@ from headgate.shared.redis_url import masked
 from headgate.shared.setting_types import (
     AuditDays,
     DatabaseUrl,
+    FunctionName,
     HeaderText,
     HttpUrl,
     KeyPrefix,
@@ -34,11 +35,12 @@ from headgate.shared.setting_types import (
     unknown_setting,
 )
 from headgate.shared.sub_lists import SubLists
+from headgate.shared.webhook_settings import WebhookSettings
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 
-class Settings(GatewaySettings, BaseSettings):
+class Settings(GatewaySettings, WebhookSettings, BaseSettings):
     """All settings in force. The unit of a setting is in its name."""
 
     model_config = SettingsConfigDict(
@@ -109,6 +111,11 @@ class Settings(GatewaySettings, BaseSettings):
         default="catalog",
         description="Where the tiers of callers are looked up: catalog, table or module:function "
         "(default: catalog).",
+    )
+    moderation: FunctionName | None = Field(
+        default=None,
+        description="Your own function that judges moderations in the place of a provider, as "
+        "module:function (default: none).",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         default=500,

@@ -27,6 +27,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import ProviderConfig as ProviderEntry
 from headgate.shared.cost import tokens
 from headgate.shared.errors import SettingError
+from headgate.shared.named_function import named_function
 from headgate.shared.routing.choose import without_key
 from headgate.shared.servers.servers import Servers
 from headgate.shared.settings import Settings
@@ -40,6 +41,7 @@ from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.callbacks import CallbackUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
+from headgate.workers.maintenance.census import holds_turn
 from headgate.workers.maintenance.database_check import DatabaseCheck
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.memory import MemoryWatch
@@ -48,7 +50,9 @@ from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.revoke import Revoke
+from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
+from headgate.workers.maintenance.webhooks.sender import sender
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
@@ -147,8 +151,7 @@ async def open_parts(
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(
-        in_force, models, servers, engine, batcher, clock, bounds, estimates, pipeline.callbacks,
-        owner,
+        in_force, models, servers, engine, batcher, clock, bounds, estimates, pipeline, owner,
     )  # fmt: skip
     background += (asyncio.create_task(check.run(), name="database check"),)
     reload = await _write_limits(in_force, models, servers, batcher, owner, clock)
@@ -163,8 +166,18 @@ async def open_parts(
 def _call(in_force: Settings, models: Catalog) -> Call:
     return Call(
         models, partial(_upstreams, in_force), timeout_s=in_force.timeout_s,
-        keys_of=partial(access.keys_of, in_force),
+        keys_of=partial(access.keys_of, in_force), moderator=_moderator(in_force),
     )  # fmt: skip
+
+
+def _moderator(in_force: Settings) -> Upstream | None:
+    """Return the operator's own function for moderations; raise SettingError for a wrong one."""
+    if in_force.moderation is None:
+        return None
+    from headgate.workers.providers.moderation.function import FunctionModerator
+
+    function = named_function("HEADGATE_MODERATION", in_force.moderation, "a list of inputs")
+    return Upstream(FunctionModerator(function), "")
 
 
 async def _set_clock(batcher: RedisBatcher) -> Clock:
@@ -199,7 +212,7 @@ async def _write_limits(
 
 def _background(
     in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
-    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, callbacks: Callbacks, owner: str,
+    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, pipeline: Pipeline, owner: str,
 ) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
     """Start the tasks that run beside the jobs: maintenance, pruning, clock, estimates, budgets."""
     keys, queues = servers.keys, all_queues(models.classes)
@@ -214,8 +227,11 @@ def _background(
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
-        callbacks=CallbackUpkeep(engine, callbacks, clock.now_ms),
+        callbacks=CallbackUpkeep(engine, pipeline.callbacks, clock.now_ms),
+        shed=Shed(engine, batcher, keys, clock.now_ms),
     )  # fmt: skip
+    has_turn = partial(holds_turn, batcher, keys, owner)
+    webhooks = sender(in_force, engine, pipeline.record, pipeline.webhooks, has_turn, clock.now_ms)
     prune_record = RecordPrune(
         batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
     )
@@ -226,6 +242,7 @@ def _background(
         asyncio.create_task(bounds.keep(batcher), name="memory bounds"),
         asyncio.create_task(estimates.keep(), name="estimates"),
         asyncio.create_task(budgets.keep(), name="budgets"),
+        asyncio.create_task(webhooks.run(), name="webhooks"),
         asyncio.create_task(QueueWatch(batcher, keys, queues, owner).keep(), name="queues"),
     )
 

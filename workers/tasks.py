@@ -300,7 +300,7 @@ class JobTask(Task):  # type: ignore[type-arg]  # generic only in its stubs
 
 def _model_of(request: Request, parts: WorkerParts) -> Model:
     """Return the model of a bare request; `auto` chooses by the keys that this worker has."""
-    name = request.model or parts.settings.model
+    name = request.model_or(parts.settings.model)
     if name != AUTO:
         return parts.catalog.model(name)
     if parts.catalog.digest not in _routers:

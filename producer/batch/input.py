@@ -22,6 +22,7 @@ from headgate.producer.batch import custom_id
 from headgate.producer.batch.formats import submit_fields
 from headgate.producer.batch.other_formats import HEAD_BYTES, other_format
 from headgate.producer.batch.samples import SAMPLED_LINES, place_of, take_samples
+from headgate.producer.submit.defaults import embeds
 from headgate.producer.submit.prepare import refuse_samples
 from headgate.shared.errors import ErrorCode, InvalidRequest, WrongUse
 from headgate.shared.job.encoding import MAX_REQUEST_BYTES, loads
@@ -102,8 +103,9 @@ def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[InputLin
     """Yield each sample of each line that is not blank.
 
     Raise WrongUse at the end if the file has changed. `defaults`: submit fields for lines without
-    them. `sha256`: the digest that `scan` found.
+    them; its webhook is that of the batch. `sha256`: the digest that `scan` found.
     """
+    defaults = {name: value for name, value in defaults.items() if name != "webhook_url"}
     digest = hashlib.sha256()
     first_of: dict[str, int] = {}
     with path.open("rb") as file:
@@ -132,7 +134,7 @@ def _parse(
         own_id = _custom_id(parsed) or own_id
         samples = take_samples(parsed, samples)
         fields = submit_fields(parsed, fields)
-        refuse_samples(samples, fields.get("input") is not None)
+        refuse_samples(samples, embeds(fields))
     except InvalidRequest as error:
         message = f"line {number}: {error}"
         return [BadLine(number, name, error.code, message, sample)

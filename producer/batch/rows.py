@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -13,7 +13,9 @@ from headgate.producer.results.open_jobs import OPEN_JOB_COLUMNS, open_jobs
 from headgate.producer.waits.decide import OpenJob
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import audit, batches, jobs
+from headgate.shared.database.webhooks import await_batch
 from headgate.shared.errors import HeadgateError
+from headgate.shared.job.encoding import loads
 from headgate.shared.job.ids import new_id, now_ms
 from headgate.shared.job.result_text import decode_fields
 
@@ -53,7 +55,8 @@ class Batch:
 class EndedLine:
     """A job of a batch that has ended; `result` is None after it has expired.
 
-    `line`: its place, as `headgate.producer.batch.samples` makes it of line and sample.
+    `line`: its place, as `headgate.producer.batch.samples` makes it of line and sample. `asked`:
+    what a Response repeats of its request, if the job has that form.
     """
 
     line: int
@@ -61,6 +64,7 @@ class EndedLine:
     custom_id: str | None
     status: str
     result: dict[str, Any] | None
+    asked: dict[str, Any] | None = None
 
 
 class BatchRows:
@@ -90,6 +94,9 @@ class BatchRows:
             connection.execute(
                 insert(batches).values({**row, "defaults": orjson.dumps(defaults).decode()})
             )
+            tenant = defaults.get("tenant", "default")
+            url = defaults.get("webhook_url")
+            await_batch(connection, batch.id, tenant, url, batch.created_at_ms)
         return batch
 
     def get(self, batch_id: str) -> Batch:
@@ -164,7 +171,21 @@ class BatchRows:
         for line, job_id, custom_id, status, encoded in self._rows(query):
             result = decode_fields(encoded) if encoded else None
             found[line] = EndedLine(line, job_id, custom_id, status, result)
-        return [found[line] for line in lines]
+        forms = (one.line for one in found.values() if _is_of_responses(one.result))
+        asked = self._asked(batch_id, list(forms))
+        return [replace(found[line], asked=asked.get(line)) for line in lines]
+
+    def _asked(self, batch_id: str, lines: list[int]) -> dict[int, dict[str, Any]]:
+        """Return params and model of the requests of these lines, by line."""
+        if not lines:
+            return {}
+        query = select(jobs.c.batch_line, jobs.c.model, jobs.c.envelope)
+        query = query.where(jobs.c.batch_id == batch_id, jobs.c.batch_line.in_(lines))
+        return {
+            line: {"model": model, **loads(envelope)["request"].get("params", {})}
+            for line, model, envelope in self._rows(query)
+            if envelope is not None
+        }
 
     def counts(self, batch_id: str) -> dict[str, int]:
         """Return how many of the batch's jobs have each status."""
@@ -182,6 +203,10 @@ class BatchRows:
     def _change(self, batch_id: str, **values: Any) -> None:
         with writing(self._engine) as connection:
             connection.execute(update(batches).where(batches.c.id == batch_id).values(values))
+
+
+def _is_of_responses(result: dict[str, Any] | None) -> bool:
+    return result is not None and result.get("dialect") == "responses"
 
 
 def _batch(row: Row[*tuple[Any, ...]]) -> Batch:

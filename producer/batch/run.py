@@ -180,7 +180,7 @@ class Run:
         for job in ended:
             custom_id = job.custom_id or f"line-{job.line}"
             result = job.result or _expired(job)
-            lines.append(output_line(job.line, self.batch.id, custom_id, result))
+            lines.append(output_line(job.line, self.batch.id, custom_id, result, job.asked))
             answered[job.line] = result["status"] == "succeeded"
             results.append(result)
         self.output.append(lines)

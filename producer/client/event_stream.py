@@ -14,7 +14,7 @@ from headgate.shared.job.result import Result
 DRAIN_S = 20.0
 """So long the last events are waited for after the end of a job, where Redis does not answer."""
 
-EventKind: TypeAlias = Literal["openai", "anthropic", "text"]
+EventKind: TypeAlias = Literal["openai", "anthropic", "responses", "text"]
 
 
 class VendorEvents(NamedTuple):
@@ -30,7 +30,9 @@ class VendorEvents(NamedTuple):
 PULSE = VendorEvents("text", [])
 """No event came for a while."""
 
-_KINDS: dict[bytes, EventKind] = {b"openai": "openai", b"anthropic": "anthropic"}
+_KINDS: dict[bytes, EventKind] = {
+    b"openai": "openai", b"anthropic": "anthropic", b"responses": "responses",
+}  # fmt: skip
 
 
 class EventStream:

@@ -26,7 +26,7 @@ from headgate.producer.installation import (
     record_alone,
 )
 from headgate.producer.results import cancel as cancelling
-from headgate.producer.results import read
+from headgate.producer.results import on_record, read
 from headgate.producer.results.listing import JobFilters, JobQuery, Listed, list_jobs
 from headgate.producer.results.owners import JobOwner, owners
 from headgate.producer.submit.admission_check import AdmissionCheck, check
@@ -108,6 +108,16 @@ class Operations:
         require_job_id(job_id)
         with self._record() as (engine, find_waits):
             return read.read(engine, job_id, find_waits)
+
+    def job_on_record(self, job_id: str) -> on_record.JobOnRecord:
+        """Return the job with its request; raise UnknownJob if it has none any more."""
+        with self._record() as (engine, find_waits):
+            return on_record.read_job(engine, job_id, find_waits)
+
+    def shed(self, ids: Sequence[str]) -> None:
+        """Make prompts and answers of these jobs go; of those that run, once they have ended."""
+        with self._lazy.use() as at:
+            on_record.shed(at.engine, at.redis, at.keys, ids)
 
     def owners(self, ids: Sequence[str]) -> dict[str, JobOwner]:
         """Return whose jobs these are, by id; unknown ids are left out."""

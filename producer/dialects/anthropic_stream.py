@@ -25,6 +25,10 @@ class MessageStream:
         self._blocks = ChunkBlocks(self._writer, job_id)
         self._ended = False
 
+    def begin(self) -> list[ServerEvent]:
+        """Return no events: all of them wait for the answer."""
+        return []
+
     def take(self, kind: EventKind, line: bytes) -> list[ServerEvent]:
         """Return the events for one event; raise StreamBroken if the answer began anew."""
         if kind != self._kind and self._writer.blocks:

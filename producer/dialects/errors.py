@@ -134,7 +134,7 @@ def error_body(
     counts for a code that we do not know.
     """
     kind = kind_of(code, status)
-    if dialect == "openai":
+    if dialect != "anthropic":
         return {
             "error": {
                 "message": message,

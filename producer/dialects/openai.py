@@ -21,14 +21,14 @@ from headgate.producer.dialects.usage import (
 )
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.request import NOT_YET, Request
+from headgate.shared.job.request import Request
 
 Encoding = Literal["float", "base64"]
 
 _OWN_PLACE = frozenset({"model", "messages", "input", "stream", "stream_options"})
 """Fields of a body that are no params."""
 
-_OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
+_OURS = frozenset(Request.model_fields) - {"params", "stream"}
 _BOTH: dict[str, type] = {"user": str, "metadata": dict}
 """Fields of the vendors' bodies that are sent and name our own user and metadata, too."""
 
@@ -77,6 +77,16 @@ def embedding_fields(body: Fields) -> RequestFields:
     fields: RequestFields = {"input": body["input"], **_model_and_params(body)}
     fields.get("params", {}).pop("encoding_format", None)
     return fields
+
+
+def moderation_fields(body: Fields) -> RequestFields:
+    """Return the fields of a request for the body of POST /v1/moderations.
+
+    Raises InvalidRequest that names the field of the body.
+    """
+    if body.get("input") is None:
+        raise InvalidRequest("input", None, "is missing; give a text, texts or a list of parts")
+    return {"dialect": "moderations", "input": body["input"], **_model_and_params(body)}
 
 
 def encoding_of(body: Fields) -> Encoding:
@@ -219,6 +229,21 @@ def embeddings(result: Fields, encoding: Encoding = "float") -> Fields:
         row | {"embedding": vectors[row.get("index", at)]} for at, row in enumerate(rows)
     ]
     return body
+
+
+def moderation(result: Fields) -> Fields:
+    """Return the moderation of a job that succeeded; `result`: as `Result.as_json()`."""
+    ours = {
+        "id": f"modr-{result['id']}",
+        "model": result.get("model_used") or result["model"],
+        "results": [],
+    }
+    return {**ours, **fields_of(result.get("message"))}
+
+
+def is_moderation(message: Fields) -> bool:
+    """Return whether a vendor's message is a moderation object."""
+    return isinstance(message.get("results"), list)
 
 
 def packed(vector: list[float | None]) -> str:

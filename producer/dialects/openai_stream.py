@@ -16,7 +16,7 @@ from headgate.producer.dialects.usage import openai_tier
 from headgate.producer.errors import StreamBroken
 from headgate.shared.job.result import Result
 
-EventKind = Literal["openai", "anthropic", "text"]
+EventKind = Literal["openai", "anthropic", "responses", "text"]
 
 
 def parsed(line: bytes) -> Fields:
@@ -39,6 +39,10 @@ class ChunkStream:
         self._writer = ChunkWriter(job_id, model, include_usage=include_usage)
         self._deltas: MessageDeltas | None = None
         self._ended = False
+
+    def begin(self) -> list[ServerEvent]:
+        """Return no events: all of them wait for the answer."""
+        return []
 
     def take(self, kind: EventKind, line: bytes) -> list[ServerEvent]:
         """Return the chunks for one event; raise StreamBroken if the answer began anew."""

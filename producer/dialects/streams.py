@@ -20,6 +20,9 @@ __all__ = ["EventKind", "ServerEvent", "StreamTranslator", "translator"]
 class StreamTranslator(Protocol):
     """Makes the events of one stream. After `end` or `fail` it makes no more."""
 
+    def begin(self) -> list[ServerEvent]:
+        """Return the events that need no answer yet; only a background response has some."""
+
     def take(self, kind: EventKind, line: bytes) -> list[ServerEvent]:
         """Return the events for one event of the vendor's, or for one piece of text.
 

@@ -34,11 +34,12 @@ from headgate.producer.gateway.calls import headers as response_headers
 from headgate.producer.gateway.calls.body import gone
 from headgate.producer.gateway.calls.call import GatewayCall, Kind, new_request_id
 from headgate.producer.gateway.calls.departures import Departures
-from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer_body
+from headgate.producer.gateway.calls.dialects import ASKED_FOR, DIALECTS, answer_body, queued_body
 from headgate.producer.gateway.calls.faults import CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.calls.group_submit import GroupSubmit
 from headgate.producer.gateway.calls.open_streams import OpenStreams
 from headgate.producer.gateway.calls.ownership import Ownership
+from headgate.producer.gateway.calls.previous_response import continued
 from headgate.producer.gateway.calls.read_call import read_call
 from headgate.producer.gateway.calls.replies import json_response, refusal
 from headgate.producer.gateway.calls.retries import RecentCalls
@@ -129,7 +130,7 @@ class Door:
         call: GatewayCall | None = None
         try:
             call = await self._call(request, kind, request_id)
-            response = await (self._stream if call.streams else self._wait)(request, call)
+            response = await self._respond(request, call)
         except ClientDisconnect:
             return Response(status_code=499)
         except asyncio.CancelledError:
@@ -141,6 +142,17 @@ class Door:
         if call is not None:
             response.headers.update(await self._rates(call, response))
         return response
+
+    async def _respond(self, request: Request, call: GatewayCall) -> Response:
+        if call.kind == "responses":
+            call = await continued(self.operations, call)
+        if call.streams:
+            return await self.stream(request, call)
+        if call.background:
+            job_id = await self._job(call)
+            facts = response_headers.job_headers(call, job_id)
+            return json_response(queued_body(call, job_id), facts)
+        return await self._wait(request, call)
 
     async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
         """Return what is left of the limits that bind the caller."""
@@ -242,12 +254,15 @@ class Door:
     def _is_awaited(self, job_id: str) -> bool:
         return self._parts is not None and self._parts.waiters.waits_for(job_id)
 
-    async def _stream(self, request: Request, call: GatewayCall) -> Response:
+    async def stream(
+        self, request: Request, call: GatewayCall, job_id: str | None = None
+    ) -> Response:
+        """Return the stream of a job's answer; `job_id`: None: the call's own job."""
         waiters = (await self.parts()).waiters
         at = Streaming(waiters, self.operations, self.departures, self.open_streams)
         self.open_streams.begin(call.caller.key_id)
         try:
-            job_id = await self._job(call)
+            job_id = job_id or await self._job(call)
         except BaseException:
             self.open_streams.end(call.caller.key_id)
             raise
@@ -286,6 +301,8 @@ class Door:
         facts = response_headers.facts(call, result)
         if result.status != "succeeded":
             return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
+        if not call.is_stored:
+            self.departures.shed(job_id)
         return json_response(answer_body(call, result), facts)
 
     async def result(self, call: GatewayCall, job_id: str) -> Result:

@@ -38,6 +38,32 @@ _EMBEDDINGS = {
     "encoding_format": {"enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1},
 }
+_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {"type": {"enum": ["text", "image_url"]}},
+}
+_MODERATION = {
+    "model": _NAME,
+    "input": {
+        "anyOf": [
+            _TEXT,
+            {"type": "array", "minItems": 1, "items": _TEXT},
+            {"type": "array", "minItems": 1, "items": _PART},
+        ]
+    },
+}
+_RESPONSE = {
+    "model": _NAME,
+    "input": {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
+    "instructions": _TEXT,
+    "previous_response_id": {"type": "string", "pattern": "^resp_[0-9a-f]{32}$"},
+    "stream": {"type": "boolean"},
+    "background": {"type": "boolean"},
+    "store": {"type": "boolean"},
+    "max_output_tokens": {"type": "integer", "minimum": 1},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+}
 
 _HEADERS: list[tuple[str, str, dict[str, Any]]] = [
     ("x-headgate-priority", "interactive (default), standard or bulk",
@@ -96,6 +122,17 @@ def _responses(good: str, status: str = "200") -> dict[str, Any]:
     return responses
 
 
+def _of_a_response() -> dict[str, Any]:
+    one, name = "/v1/responses/{response_id}", ["response_id"]
+    shown = _get("A response as it is now; with ?stream=true its stream", name)
+    shown["delete"] = _get("Its input and output go", name)["get"]
+    return {
+        one: shown,
+        f"{one}/cancel": {"post": _get("Cancel a background response", name)["get"]},
+        f"{one}/input_items": _get("The input of a response, as items", name),
+    }
+
+
 @cache
 def openapi_json() -> dict[str, Any]:
     """Return the description of all addresses."""
@@ -104,12 +141,18 @@ def openapi_json() -> dict[str, Any]:
             "A chat completion, in OpenAI's form", _CHAT, ["model", "messages"]
         ),
         "/v1/embeddings": _post("Embeddings, in OpenAI's form", _EMBEDDINGS, ["model", "input"]),
+        "/v1/moderations": _post("Moderations, in OpenAI's form", _MODERATION, ["input"]),
         "/v1/messages": _post(
             "A message, in Anthropic's form", _MESSAGE, ["model", "messages", "max_tokens"]
         ),
         "/v1/messages/count_tokens": _post(
             "An estimate of input tokens, in Anthropic's form", _MESSAGE, ["model", "messages"]
         ),
+        "/v1/responses": _post("A response, in OpenAI's form", _RESPONSE, ["model", "input"]),
+        "/v1/responses/input_tokens": _post(
+            "An estimate of input tokens, in OpenAI's form", _RESPONSE, ["model", "input"]
+        ),
+        **_of_a_response(),
         "/v1/models": _get(
             "The models of the key", ["limit", "after_id", "before_id"], place="query"
         ),

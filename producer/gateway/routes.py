@@ -19,6 +19,7 @@ from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.jobs.addresses import jobs_routes
 from headgate.producer.gateway.openapi import docs_page, openapi_json
 from headgate.producer.gateway.reports.addresses import report_routes
+from headgate.producer.gateway.responses.addresses import responses_routes
 
 
 def _calls(kind: Kind) -> Answer:
@@ -79,6 +80,7 @@ def routes() -> list[Route]:
     return [
         Route("/v1/chat/completions", _calls("chat"), methods=["POST"]),
         Route("/v1/embeddings", _calls("embeddings"), methods=["POST"]),
+        Route("/v1/moderations", _calls("moderations"), methods=["POST"]),
         Route("/v1/messages", _calls("messages"), methods=["POST"]),
         Route("/v1/messages/count_tokens", vendors(_count_tokens), methods=["POST"]),
         Route("/v1/models", vendors(_list_models), methods=["GET"]),
@@ -87,6 +89,7 @@ def routes() -> list[Route]:
         Route("/health/ready", vendors(_ready), methods=["GET"]),
         Route("/openapi.json", vendors(_openapi), methods=["GET"]),
         Route("/docs", vendors(_docs), methods=["GET"]),
+        *responses_routes(),
         *jobs_routes(),
         *report_routes(),
     ]

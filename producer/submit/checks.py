@@ -22,6 +22,7 @@ from headgate.shared.routing.capabilities import (
     reserved_tokens,
 )
 from headgate.shared.routing.dialects import remedy_for
+from headgate.shared.webhook_target import AllowedTargets, why_forbidden
 
 
 def prompt_field(request: Request) -> str:
@@ -47,20 +48,39 @@ def refuse_misspelt_params(request: Request) -> None:
             raise InvalidRequest(f"params.{name}", value, remedy)
 
 
-def refuse_other_kind(field: str, model: Model, request: Request) -> None:
-    """Raise InvalidRequest if the model cannot be meant: it embeds and the request asks for text.
+def refuse_forbidden_webhook(url: str | None, allowed: AllowedTargets) -> None:
+    """Raise InvalidRequest for a webhook that no worker may call.
 
-    Or the reverse, or the request is pinned to another provider.
+    A host name passes: what counts is the address that it has when the webhook is called.
     """
-    if model.embeds and not request.embeds:
-        remedy = "this model embeds; give `input`, or name a model that answers"
-    elif request.embeds and not model.embeds:
-        remedy = "this model answers; give `prompt` or `messages`, or name a model that embeds"
-    elif request.pinned is not None and request.pinned.provider != model.provider:
+    why = None if url is None else why_forbidden(url, allowed)
+    if why is not None:
+        raise InvalidRequest("webhook_url", url, why)
+
+
+def refuse_other_kind(field: str, model: Model, request: Request) -> None:
+    """Raise InvalidRequest if the model answers with something else than the request asks for.
+
+    Or if the request is pinned to another provider.
+    """
+    kinds = request.answer_kind, model.answer_kind
+    if request.pinned is not None and request.pinned.provider != model.provider:
         remedy = f"the job is pinned to {request.pinned.provider}; name a model of it"
-    else:
+        raise InvalidRequest(field, model.name, remedy)
+    if kinds[0] == kinds[1]:
         return
+    remedy = _OTHER_KIND.get(kinds) or (
+        f"this model answers with {kinds[1]}, and the request asks for {kinds[0]}; "
+        'moderations have dialect "moderations" and a model such as omni-moderation-latest'
+    )
     raise InvalidRequest(field, model.name, remedy)
+
+
+_OTHER_KIND = {
+    ("text", "embeddings"): "this model embeds; give `input`, or name a model that answers",
+    ("embeddings", "text"): "this model answers; give `prompt` or `messages`, or name a model "
+    "that embeds",
+}
 
 
 def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
@@ -82,7 +102,7 @@ def refuse_too_long(request: Request, model: Model, needs: Needs) -> None:
 
 def refuse_unable(request: Request, model: Model, catalog: Catalog, needs: Needs) -> None:
     """Raise InvalidRequest if the model, or every model of `fallback`, lacks a capability."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return
     needs = needs.of(model)
     if beyond := beyond_dialect(model, needs):
@@ -112,7 +132,9 @@ _CARRIERS = {
 
 def _remedy(missing: str, needs: Needs, catalog: Catalog) -> str:
     others = catalog.models.values()
-    suitable = (one.name for one in others if not one.embeds and lacks(one, needs) is None)
+    suitable = (
+        one.name for one in others if one.answer_kind == "text" and lacks(one, needs) is None
+    )
     remedy = f"ask one that has it, such as {next(suitable, 'none of this catalog')}"
     return f"lacks {missing} (capabilities in the catalog); {remedy}"
 
@@ -143,7 +165,7 @@ def refuse_too_expensive(request: Request, model: Model, catalog: Catalog) -> No
 
 def _max_tokens_within(limit_pico: int, request: Request, model: Model, catalog: Catalog) -> int:
     """Return the highest `max_tokens` with which an attempt stays within the limit; 0 if none."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return 0
     params = {k: v for k, v in request.params.items() if k != "max_completion_tokens"}
     name = length_param(request.dialect)

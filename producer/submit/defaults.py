@@ -22,20 +22,25 @@ def with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     template keeps its template's messages.
     """
     filled = with_responses_form(dict(fields))
-    embeds = filled.get("input") is not None and filled.get("dialect") != "responses"
+    is_embedding = embeds(filled)
     for name, value in defaults.items():
-        if name in ("max_tokens", "system") or (name == "params" and embeds):
+        if name in ("max_tokens", "system") or (name == "params" and is_embedding):
             continue
         own = filled.get(name)
         if own is None:
             filled[name] = value
         elif name in _MERGED and isinstance(own, dict) and isinstance(value, dict):
             filled[name] = {**_without_length(value, own), **own}
-    if defaults.get("max_tokens") is not None and not embeds:
+    if defaults.get("max_tokens") is not None and not is_embedding:
         _limit_length(filled, defaults["max_tokens"])
     if defaults.get("system") is not None:
         _put_system(filled, defaults["system"])
     return filled
+
+
+def embeds(fields: Mapping[str, Any]) -> bool:
+    """Return whether these are the fields of an embedding job."""
+    return fields.get("input") is not None and fields.get("dialect") != "responses"
 
 
 def _without_length(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

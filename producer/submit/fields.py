@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypedDict
 
-from headgate.shared.job.request import CacheWish, Dialect, Kind, Pin, Priority, Request
+from headgate.shared.job.request import AskedForm, CacheWish, Kind, Pin, Priority, Request
 
 
 class CacheFields(TypedDict, total=False):
@@ -38,13 +38,15 @@ class RequestFields(TypedDict, total=False):
     prompt: the text of one user message.
     messages: a conversation in the form of `dialect`.
     input: a text or a list of texts to embed, or the same as tokens. In the dialect "responses" it
-        is the input of OpenAI's Responses: a text or a list of items.
+        is the input of OpenAI's Responses: a text or a list of items. In the dialect "moderations"
+        it is a text, a list of texts, or a list of parts to judge.
     instructions: the system prompt of a request in the form of Responses, which it makes it.
     template, variables: a prompt of the catalog by name, and the values to put into it.
     model: a name from the catalog, or "auto". Default: HEADGATE_MODEL.
     params: parameters in the vendor's own form, sent as they are: max_tokens, tools, user, ...
     dialect: whose form messages and params have: "openai" (default) or "anthropic". "responses" is
         that of OpenAI's Responses: `input`, and the other fields of its body as `params`.
+        "moderations" makes it a moderation.
     priority: "interactive", "standard" (default) or "bulk".
     tenant, user: whose request it is; usage, limits and budgets are counted by them. Never sent.
     tier: the tier of the caller. Default: as HEADGATE_TIERS says.
@@ -65,6 +67,7 @@ class RequestFields(TypedDict, total=False):
     idempotency_key: the same key and request within a day is the same job.
     on_limit: at a limit of the caller "wait" (default), or "refuse": raise TierLimit at once.
     on_unknown: "retry" (default) or "fail" after a crash that may have lost a billed answer.
+    webhook_url: the URL to call when the job has ended. Default: the tenant's, if it has one.
     metadata: what you want to find again in the result. Never sent.
     """
 
@@ -74,7 +77,7 @@ class RequestFields(TypedDict, total=False):
     instructions: str | None
     model: str | None
     params: dict[str, Any]
-    dialect: Dialect
+    dialect: AskedForm
     priority: Priority
     tenant: str
     user: str | None
@@ -97,6 +100,7 @@ class RequestFields(TypedDict, total=False):
     idempotency_key: str | None
     on_limit: Literal["wait", "refuse"]
     on_unknown: Literal["retry", "fail"]
+    webhook_url: str | None
     metadata: dict[str, Any]
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from headgate.producer.admin.reopen import with_new_deadline
 from headgate.producer.submit.checks import (
+    refuse_forbidden_webhook,
     refuse_misspelt_params,
     refuse_other_kind,
     refuse_too_expensive,
@@ -72,6 +73,7 @@ class Submitter:
         self._router = Router(catalog, statuses)
         self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._default_model = settings.model
+        self._webhook_targets = settings.webhook_targets
         self._cache_policy = CachePolicy(
             CacheRuleIndex.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
         )
@@ -110,6 +112,7 @@ class Submitter:
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         refuse_misspelt_params(request)
+        refuse_forbidden_webhook(request.webhook_url, self._webhook_targets)
         body = "" if request.idempotency_key is None else body_sha256(request)
         request, model = self._filled_in(request, sample)
         envelope = Envelope(
@@ -142,7 +145,7 @@ class Submitter:
     ) -> list[Prepared]:
         """Return a job for each of the samples of one request; raise InvalidRequest if none."""
         request = _request_of(given)
-        refuse_samples(samples, request.embeds)
+        refuse_samples(samples, request.answer_kind != "text")
         return [self.prepare(request, sample=k) for k in range(1, samples + 1)]
 
     def prepare_many(
@@ -179,7 +182,7 @@ class Submitter:
         """
         envelope = with_new_deadline(envelope)
         request = envelope.request
-        if (request.model or self._default_model) == AUTO:
+        if request.model_or(self._default_model) == AUTO:
             model = self._model_of(request)
             chosen = {"model": model.name, "model_class": model.model_class}
             envelope = envelope.model_copy(update=chosen)
@@ -191,7 +194,7 @@ class Submitter:
     def _model_of(self, request: Request) -> Model:
         """Return the model to ask first; check it and the models of `fallback`."""
         field = "model" if request.model else "HEADGATE_MODEL"
-        name = request.model or self._default_model
+        name = request.model_or(self._default_model)
         if name == AUTO:
             model = self._router.model(request, field)
         else:
@@ -219,7 +222,7 @@ class Submitter:
 
     def _with_default_params(self, request: Request, model: Model) -> Request:
         """Add the params of the settings that the request leaves out and the model accepts."""
-        if not self._default_params or request.embeds:
+        if not self._default_params or request.answer_kind != "text":
             return request
         own = request.params
         length = length_param(request.dialect)
@@ -295,10 +298,11 @@ def checked_samples(value: object) -> int:
     raise InvalidRequest("samples", value, f"give a whole number from 1 to {MAX_SAMPLES}")
 
 
-def refuse_samples(samples: int, embeds: bool) -> None:
-    """Raise InvalidRequest for several samples of an embedding."""
-    if samples > 1 and embeds:
-        raise InvalidRequest("samples", samples, "an embedding is always the same; leave it out")
+def refuse_samples(samples: int, is_no_text: bool) -> None:
+    """Raise InvalidRequest for several samples of an embedding or a moderation."""
+    if samples > 1 and is_no_text:
+        remedy = "an embedding is always the same, and so is a moderation; leave it out"
+        raise InvalidRequest("samples", samples, remedy)
 
 
 def _with_own_key(request: Request, sample: int) -> Request:

@@ -28,7 +28,7 @@ class Charge:
 
 def charge(dialect: str, request: Request, *, input_tokens: int, ceiling: int) -> Charge:
     """Return what to hold for a request of about `input_tokens`; `ceiling` is of one answer."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return Charge(input_tokens, 0, settles=False)
     asked = request.asked_tokens
     if dialect == "anthropic":

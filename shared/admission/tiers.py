@@ -6,7 +6,6 @@ If the table or the function has no answer, or fails, the catalog's tier is used
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 import time
@@ -19,7 +18,8 @@ from headgate.shared.admission.scopes import user_named
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.database.engine import reading
 from headgate.shared.database.tables import callers
-from headgate.shared.errors import SettingError, place_of, shown
+from headgate.shared.errors import place_of, shown
+from headgate.shared.named_function import named_function
 
 log = logging.getLogger("headgate.tiers")
 
@@ -51,7 +51,11 @@ def source(chosen: str, catalog: Catalog, engine: Callable[[], Engine]) -> TierO
     default = by_catalog(catalog)
     if chosen == "catalog":
         return default
-    asked = _by_table(engine) if chosen == "table" else BoundedTierSource(_function(chosen), chosen)
+    asked = (
+        _by_table(engine)
+        if chosen == "table"
+        else BoundedTierSource(named_function("HEADGATE_TIERS", chosen, "tenant and user"), chosen)
+    )
     return CachedTierSource(asked, chosen, default, catalog)
 
 
@@ -76,20 +80,6 @@ def _by_table(engine: Callable[[], Engine]) -> TierOf:
             return connection.execute(query.order_by(callers.c.user_id.desc()).limit(1)).scalar()
 
     return tier_of
-
-
-def _function(chosen: str) -> TierOf:
-    module, _, name = chosen.partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        remedy = f"it cannot be imported ({place_of(error)}: {error}); "
-        remedy += "name a function on Python's path, as module:function"
-        raise SettingError("HEADGATE_TIERS", chosen, remedy) from error
-    if not callable(found):
-        remedy = f"it is {type(found).__name__}; name a function of tenant and user"
-        raise SettingError("HEADGATE_TIERS", chosen, remedy)
-    return found  # type: ignore[no-any-return]  # its answers are checked when it is called
 
 
 class TierSourceFailed(Exception):

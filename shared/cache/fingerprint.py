@@ -67,7 +67,8 @@ def _asked(request: Request) -> dict[str, Any]:
     """Return what is asked, and with which params."""
     params = _params(request.params) if request.params else {}
     if request.dialect != "responses":
-        messages = None if request.embeds else [_message(one) for one in request.chat()]
+        is_chat = request.answer_kind == "text"
+        messages = [_message(one) for one in request.chat()] if is_chat else None
         return {"input": _input(request.input), "messages": messages, "params": params}
     given = request.prompt if request.input is None else request.input
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given

@@ -131,8 +131,8 @@ class CacheRuleIndex:
         """Return the lifetime in seconds and the name of the deciding rule; None for no rule."""
         if request.template is not None and request.template in self.by_template:
             return self.by_template[request.template]
-        if request.embeds:
-            return None  # a vector does not age, and tells nothing of another user
+        if request.answer_kind != "text":
+            return None  # a vector or verdict does not age, and tells nothing of another user
         text = _text_of_user(request).lower()
         words = words_of(text)
         matches = [

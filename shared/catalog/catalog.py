@@ -131,7 +131,7 @@ class Catalog(CatalogModel):
         `fallback` is the field of a request: True takes the model's own list, False the model
         alone, and a list takes these names. Fallbacks of fallbacks are not followed, so a caller
         who named a cheap model never gets one that its list does not name. Raises InvalidRequest
-        for a name that is unknown or of the other kind (chat, embedding).
+        for a name that is unknown or of another kind (chat, embeddings, moderation).
         """
         if fallback is False:
             return (model,)
@@ -145,7 +145,7 @@ class Catalog(CatalogModel):
     def _named(self, model: Model, names: Sequence[str]) -> Iterator[Model]:
         for i, name in enumerate(names):
             other = self.model(name, field=f"fallback[{i}]")
-            if other.embeds != model.embeds:
+            if other.answer_kind != model.answer_kind:
                 raise InvalidRequest(f"fallback[{i}]", name, OTHER_KIND)
             yield other
 

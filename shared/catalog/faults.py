@@ -53,7 +53,9 @@ class _Placeholder:
 MISSING = _Placeholder("(missing)")
 HIDDEN = _Placeholder("(not shown, it may be a secret)")
 
-OTHER_KIND = "an embedding model and a chat model cannot replace each other; name another model"
+OTHER_KIND = (
+    "models of chat, embeddings and moderation cannot replace each other; name another model"
+)
 
 #: Remedies in the words of TOML, by the start of pydantic's kind of error.
 _TYPES = {

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from headgate.shared.job.request import AnswerKind
+
 STATIC = "static:"
 #: Defaults of a budget: the shares at which bulk jobs stop and all jobs stop, the shares at which
 #: alerts are sent, and what happens at the first of them.
@@ -31,7 +33,9 @@ CLASSES = ("fast", "smart", "reasoning", "embedding")
 #: How a stream tells its usage: if `stream_options` ask for it, always, or never.
 StreamUsage = Literal["option", "always", "never"]
 Dialect = Literal["openai", "anthropic"]
-Capability = Literal["vision", "tools", "json", "reasoning", "temperature", "embeddings"]
+Capability = Literal[
+    "vision", "tools", "json", "reasoning", "temperature", "embeddings", "moderation"
+]
 
 
 def _money(value: object) -> Decimal:
@@ -221,6 +225,13 @@ class Model(CatalogModel):
     def embeds(self) -> bool:
         """Whether this is an embedding model, which returns vectors, not text."""
         return "embeddings" in self.capabilities
+
+    @property
+    def answer_kind(self) -> AnswerKind:
+        """What the model answers with: text, embeddings, or the verdicts of a moderation."""
+        if self.embeds:
+            return "embeddings"
+        return "moderation" if "moderation" in self.capabilities else "text"
 
     @property
     def pool_key(self) -> str:

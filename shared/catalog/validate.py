@@ -208,8 +208,9 @@ class _Checker:
         if own.at_soft not in (None, WAIT):
             self.check_listed_model([*at, "at_soft"], own.at_soft)
             other = self.tables.models.get(own.at_soft)
-            if other and other.embeds:
-                remedy = "an embedding model cannot replace a chat model; name another model"
+            if other and other.answer_kind != "text":
+                remedy = "it answers no chat, so it cannot replace a chat model; "
+                remedy += "name another model"
                 self.fault([*at, "at_soft"], own.at_soft, remedy)
 
     def check_model(self, model: Model) -> None:
@@ -221,10 +222,11 @@ class _Checker:
             remedy = f"no such provider; use one of {', '.join(providers)}, or add it"
             remedy += hint(model.provider, providers, "; ")
             self.fault([*at, "provider"], model.provider, remedy)
-        if model.embeds and (len(model.capabilities) > 1 or model.max_output_tokens):
-            remedy = "an embedding model has no max_output_tokens and no other capability"
+        kind = model.answer_kind
+        if kind != "text" and (len(model.capabilities) > 1 or model.max_output_tokens):
+            remedy = f"a model with {kind} has no max_output_tokens and no other capability"
             self.fault([*at, "capabilities"], sorted(model.capabilities), remedy)
-        if not model.embeds and not 1 <= model.max_output_tokens <= model.context_tokens:
+        if kind == "text" and not 1 <= model.max_output_tokens <= model.context_tokens:
             remedy = f"give 1 to context_tokens ({model.context_tokens})"
             self.fault([*at, "max_output_tokens"], model.max_output_tokens or MISSING, remedy)
         if model.backoff_s and model.backoff_max_s and model.backoff_s > model.backoff_max_s:
@@ -237,8 +239,10 @@ class _Checker:
             if name.startswith(STATIC):
                 if name == STATIC:
                     self.fault(at, name, "write the answer after static:")
-                if model.embeds:
-                    self.fault(at, name, "a fixed text cannot replace vectors; remove it")
+                if model.answer_kind != "text":
+                    self.fault(
+                        at, name, "a fixed text cannot replace vectors or verdicts; remove it"
+                    )
                 if i + 1 < len(model.fallback):
                     remedy = f"this is never reached: {STATIC} at [{i}] always answers; "
                     remedy += "put the fixed text last"
@@ -247,7 +251,7 @@ class _Checker:
             if not self.check_model_name(at, name):
                 continue
             other = self.tables.models.get(name) or variant(name, self.tables.models.values())
-            if other and other.embeds != model.embeds:
+            if other and other.answer_kind != model.answer_kind:
                 self.fault(at, name, OTHER_KIND)
 
     def check_model_name(self, at: Path, name: str) -> bool:

@@ -65,10 +65,9 @@ def input_tokens(request: Request, model: Model | None = None) -> int:
     elif isinstance(request.input, str):
         total = count(request.input)
     elif request.input is not None:
-        texts = [text for text in request.input if isinstance(text, str)]
-        if not texts:
+        if isinstance(request.input[0], int | list):
             return _given_tokens(request.input)
-        total = sum(map(count, texts))
+        total = _content([_text_part(one) for one in request.input], count)
     if request.params:
         for key in ("tools", "functions", "response_format", "output_config"):
             if key in request.params:
@@ -81,6 +80,10 @@ def input_tokens(request: Request, model: Model | None = None) -> int:
 def text_tokens(text: str, model: Model) -> int:
     """Return the estimated tokens of an answer with this text."""
     return math.ceil((_counter(vocabulary(model)) or _text)(text))
+
+
+def _text_part(one: Any) -> Any:
+    return {"text": one} if isinstance(one, str) else one
 
 
 def _given_tokens(tokens: Sequence[Any]) -> int:

@@ -83,9 +83,14 @@ def _unwritten(name: str, tools: object) -> int:
 
 
 def _sizes(request: Request) -> list[int]:
-    """Return the most tokens of each input of an embedding job."""
-    sizes = (_bytes(one) if isinstance(one, str) else len(one) for one in request.inputs)
-    return [MESSAGE_TOKENS + size for size in sizes]
+    """Return the most tokens of each input of an embedding job or a moderation."""
+    return [MESSAGE_TOKENS + _size(one) for one in request.inputs]
+
+
+def _size(one: Any) -> int:
+    if isinstance(one, str):
+        return _bytes(one)
+    return _json_bytes(one) if isinstance(one[0], dict) else len(one)
 
 
 def output_bound(request: Request, model: Model) -> int:
@@ -93,7 +98,7 @@ def output_bound(request: Request, model: Model) -> int:
 
     Each of the `n` answers may take as many as `max_tokens` and the model allow.
     """
-    if request.embeds:
+    if request.answer_kind != "text":
         return 0
     each = output_ceiling(request.asked_tokens, model)
     if prediction := request.params.get("prediction"):  # its unused part is billed as output

@@ -23,9 +23,11 @@ from headgate.shared.job.numbers import plain
 from headgate.shared.job.request_checks import (
     INPUT_REMEDY,
     PARAMS,
+    AnyForm,
     Form,
     check_input,
     check_messages,
+    check_moderated,
     check_params,
     is_deeper,
     with_whole_numbers,
@@ -36,6 +38,7 @@ from headgate.shared.job.responses_checks import (
     check_items,
     with_responses_form,
 )
+from headgate.shared.webhook_target import checked_url
 
 AUTO = "auto"
 """The model of a request that leaves the choice to routing."""
@@ -48,9 +51,6 @@ MAX_METADATA_DEPTH = 100
 
 MAX_SAMPLES = 128
 """How many samples of a request there may be; as many as OpenAI's `n`."""
-
-NOT_YET = frozenset({"webhook_url"})
-"""Fields that are not supported yet: refused by name, never ignored."""
 
 Priority = Literal["interactive", "standard", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -98,6 +98,8 @@ Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
 """A caller's amount of money: a decimal text. A number is taken by its decimal digits."""
 
 
+WebhookUrl = Annotated[str, AfterValidator(checked_url)]
+
 KEY_ID = "hgk_"
 KeyId = Annotated[str, Field(pattern=r"^hgk_[0-9a-f]{12}$")]
 """The id of a gateway key: KEY_ID and 12 hexadecimal digits."""
@@ -105,6 +107,10 @@ KeyId = Annotated[str, Field(pattern=r"^hgk_[0-9a-f]{12}$")]
 
 EmbeddingInput = str | list[str] | list[int] | list[list[int]]
 """What an embedding job embeds: a text, texts, a text as tokens, or several of them."""
+
+
+MODERATION_MODEL = "omni-moderation-latest"
+"""The model of a moderation that names none, as at OpenAI."""
 
 
 CACHE_MODES = ("off", "exact")
@@ -125,6 +131,13 @@ class Pin(BaseModel):
 
     provider: Name
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+AskedForm = AnyForm
+"""The form of a request."""
+
+AnswerKind = Literal["text", "embeddings", "moderation"]
+"""What a request asks a model for. A model has one of them."""
 
 
 class CacheWish(BaseModel):
@@ -155,7 +168,7 @@ class Request(BaseModel):
     input: str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]] | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
-    dialect: Dialect = "openai"
+    dialect: AskedForm = "openai"
     priority: Priority = "standard"
     tenant: Name = "default"
     user: Name | None = None
@@ -178,6 +191,7 @@ class Request(BaseModel):
     idempotency_key: IdempotencyKey | None = None
     on_limit: Literal["wait", "refuse"] = "wait"
     on_unknown: Literal["retry", "fail"] = "retry"
+    webhook_url: WebhookUrl | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("deadline_s", mode="before")
@@ -212,19 +226,32 @@ class Request(BaseModel):
         if len(given) != 1 and (given or self.template is None) and not self._goes_without(given):
             named = " and ".join(given) or "none"
             raise InvalidRequest("prompt", named, "give exactly one of prompt, messages and input")
+        if self.dialect == "moderations":
+            self._check_moderation()
+            return
         if self.dialect != "openai":
             self._refuse_openais_form()
         if self.messages is not None:
             check_messages(self.messages, self.dialect)
         if self.dialect == "responses":
-            if isinstance(self.input, list):
-                self._check_items(self.input)
+            if self.input is not None:
+                self._check_responses_input(self.input)
         elif self.input is not None:
             check_input(self.input)
         if self.stream and self.embeds:
             raise InvalidRequest("stream", True, "an embedding has no text to stream; leave it out")
         if self.params:
             check_params(self.params, self.dialect)
+
+    def _check_moderation(self) -> None:
+        """Raise InvalidRequest for what is no moderation, or has fields of another form."""
+        if self.input is None:
+            remedy = "a moderation judges an input; give a text, texts or a list of parts"
+            raise InvalidRequest("input", None, remedy)
+        check_moderated(self.input)
+        if self.stream:
+            raise InvalidRequest("stream", True, "a moderation has no text to stream; leave it out")
+        check_params(self.params)
 
     def _goes_without(self, given: list[str]) -> bool:
         """Return whether a param of Responses stands in the place of an input."""
@@ -235,10 +262,12 @@ class Request(BaseModel):
             and any(params.get(name) is not None for name in WITHOUT_INPUT)
         )
 
-    def _check_items(self, items: list[Any]) -> None:
-        """Raise InvalidRequest unless these are the items of a Responses input."""
+    def _check_responses_input(self, items: str | list[Any]) -> None:
+        """Raise InvalidRequest unless this is a text or a list of items, or others stand for it."""
         if not items and not self._goes_without([]):
             raise InvalidRequest("input", items, "give a text or a list of items")
+        if isinstance(items, str):
+            return
         for i, item in enumerate(items):
             if not isinstance(item, dict):
                 raise InvalidRequest(f"input[{i}]", item, "give an item, such as a message")
@@ -258,17 +287,27 @@ class Request(BaseModel):
     @property
     def embeds(self) -> bool:
         """Whether this is an embedding job."""
-        return self.input is not None and self.dialect != "responses"
+        return self.answer_kind == "embeddings"
 
     @property
-    def inputs(self) -> list[str] | list[list[int]]:
-        """The inputs of an embedding job, as a list of texts or of token lists."""
+    def answer_kind(self) -> AnswerKind:
+        """What the job asks its model for."""
+        if self.dialect == "moderations":
+            return "moderation"
+        return "text" if self.input is None or self.dialect == "responses" else "embeddings"
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The inputs of an embedding job, as a list of texts or of token lists.
+
+        Those of a moderation are texts, or one list of parts, which is judged as a whole.
+        """
         given: Any = self.input
-        if given is None or not self.embeds:
+        if given is None or self.answer_kind == "text":
             return []
         if isinstance(given, str):
             return [given]
-        return [given] if isinstance(given[0], int) else given
+        return [given] if isinstance(given[0], int | dict) else given
 
     @property
     def asked_tokens(self) -> int | None:
@@ -286,9 +325,11 @@ class Request(BaseModel):
 
         Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
         answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
-        of version 3 refuse the forms and fields that came after them.
+        of version 3 refuse the forms that came after them, and would call no webhook.
         """
-        if self.dialect == "responses" or self.pinned is not None:
+        if self.dialect in ("responses", "moderations") or self.pinned is not None:
+            return 4
+        if self.webhook_url is not None:
             return 4
         if self.dialect != "openai":
             return 3
@@ -299,6 +340,10 @@ class Request(BaseModel):
             return 2
         roles = (message.get("role") for message in self.messages or ())
         return 2 if "function" in roles else 1
+
+    def model_or(self, default: str) -> str:
+        """Return the model that is asked for; without one, `default`, or the one that moderates."""
+        return self.model or (MODERATION_MODEL if self.dialect == "moderations" else default)
 
     def chat(self) -> list[dict[str, Any]]:
         """Return the messages in the form of `dialect`; a prompt is one message of the user."""
@@ -340,8 +385,6 @@ def request_from(fields: dict[str, Any]) -> Request:
 
 
 def _remedy_for_unknown(name: str) -> str:
-    if name in NOT_YET:
-        return "this field is not supported yet; leave it out"
     if name == "samples":
         return (
             "a job has one answer; use client.submit_many(requests, samples=N), "

@@ -17,6 +17,9 @@ Form = Literal["openai", "anthropic", "responses"]
 """Whose form messages and params have. Responses is OpenAI's second form, after chat completions.
 """
 
+AnyForm = Form | Literal["moderations"]
+"""The form of a request. Moderations are OpenAI's, and have no messages and no events."""
+
 INPUT_REMEDY = "give a text, a list of texts, a list of tokens or a list of token lists"
 
 MAX_TOKEN = 2**31 - 1
@@ -44,7 +47,7 @@ def check_messages(messages: list[dict[str, Any]], form: Form = "openai") -> Non
 
 def check_input(value: Any) -> None:
     """Raise InvalidRequest for no input, for an empty token list, and for what is no token."""
-    if not value:
+    if not value or (isinstance(value, list) and isinstance(value[0], dict)):
         raise InvalidRequest("input", value, INPUT_REMEDY)
     if isinstance(value, str) or isinstance(value[0], str):
         return
@@ -56,6 +59,21 @@ def check_input(value: Any) -> None:
         raise InvalidRequest("input", "a list of items", remedy)
     for i, tokens in enumerate(value):
         _check_tokens(f"input[{i}]", tokens)
+
+
+def check_moderated(value: Any) -> None:
+    """Raise InvalidRequest for what is no text, no list of texts and no list of typed parts."""
+    if not value or not (isinstance(value, str) or _is_list_of(value, str, dict)):
+        raise InvalidRequest("input", value, "give a text, a list of texts or a list of parts")
+    for i, part in enumerate(value):
+        if isinstance(part, dict) and not isinstance(part.get("type"), str):
+            raise InvalidRequest(f"input[{i}].type", part.get("type"), "use text or image_url")
+
+
+def _is_list_of(value: object, *kinds: type) -> bool:
+    return isinstance(value, list) and any(
+        all(isinstance(one, kind) for one in value) for kind in kinds
+    )
 
 
 def _check_tokens(field: str, tokens: Any) -> None:

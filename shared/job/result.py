@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from headgate.shared.errors import AnswerMismatch, ErrorCode
 from headgate.shared.field_faults import path_of, remedy_of
 from headgate.shared.job.encoding import dumps, loads
+from headgate.shared.job.request_checks import AnyForm as AskedForm
 from headgate.shared.job.waiting_for import WaitingFor
 
 Status = Literal["queued", "running", "deferred", "succeeded", "failed", "cancelled", "expired"]
@@ -103,6 +104,7 @@ class Result:
     is None where no vendor answered. `provider_key` is a digest of the provider's key that
     answered: a later request can be pinned to it. None for an answer of the cache or of another
     job.
+    `dialect` is the form that the request had; None for that of chat completions.
     `cost_usd` is a decimal text, or None where a price is unknown. Times are RFC 3339 in UTC.
     `usage_note` says why `usage` cannot be true, as the provider reported it; None if it can.
     `waiting_for` says what a job waits for that has not ended; None while it runs.
@@ -138,6 +140,7 @@ class Result:
     error: ErrorReport | None = None
     waiting_for: WaitingFor | None = None
     message: dict[str, Any] | None = None
+    dialect: AskedForm | None = None
     _form: type[BaseModel] | None = field(default=None, repr=False, compare=False)
     _parsed: Any = field(default=None, init=False, repr=False, compare=False)
 
@@ -176,8 +179,8 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
 
-        An embedding job has `embeddings` instead of `content`. `usage_note` and `provider_key` are
-        left out if None.
+        An embedding job has `embeddings` instead of `content`. `usage_note`, `provider_key` and
+        `dialect` are left out if None.
         """
         # Field by field takes 3 us; dataclasses.asdict copies every value and takes 19 us.
         fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
@@ -189,7 +192,7 @@ class Result:
         fields.pop("content" if self.embeddings is not None else "embeddings")
         if self.status != "deferred":
             fields.pop("retry_at")
-        for name in ("usage_note", "provider_key"):
+        for name in ("usage_note", "provider_key", "dialect"):
             if fields[name] is None:
                 fields.pop(name)
         return fields

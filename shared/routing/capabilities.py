@@ -12,7 +12,7 @@ from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import Model, StaticText
 from headgate.shared.cost import tokens as estimate
 from headgate.shared.job.blocks import all_blocks
-from headgate.shared.job.request import Dialect, Request
+from headgate.shared.job.request import AskedForm, Request
 from headgate.shared.responses.chat_form import chat_request, readable
 from headgate.shared.routing.dialects import NOTABLE, beyond_anthropic, beyond_openai
 
@@ -35,7 +35,7 @@ class Needs(NamedTuple):
     json: bool = False
     beyond_anthropic: str = ""
     beyond_openai: str = ""
-    dialect: Dialect = "openai"
+    dialect: AskedForm = "openai"
     provider: str = ""
 
     def of(self, first: Model) -> Needs:
@@ -140,7 +140,7 @@ def exceeds_window(model: Model, needs: Needs) -> bool:
 
 def reserved_tokens(model: Model, needs: Needs) -> int:
     """Return how many tokens of the window are for the output; 0 where none were asked for."""
-    return 0 if model.embeds else min(needs.output_tokens, model.max_output_tokens)
+    return 0 if model.answer_kind != "text" else min(needs.output_tokens, model.max_output_tokens)
 
 
 #: The field of a request that asks for each capability.
@@ -167,9 +167,10 @@ def chain(
 
     Fallbacks that lack a capability, or whose dialect cannot carry a field of the request, are left
     out, and with `same_provider` those of other providers. An embedding job has no fallback:
-    vectors of different models cannot be compared. Nor has one that is pinned to a provider's key.
+    vectors of different models cannot be compared, and neither can the scores of moderations. Nor
+    has a job one that is pinned to a provider's key.
     """
-    if request.embeds or request.fallback is False or request.pinned is not None:
+    if request.answer_kind != "text" or request.fallback is False or request.pinned is not None:
         return (first,)
     whole = catalog.chain(first, request.fallback)
     if len(whole) == 1:

@@ -210,8 +210,8 @@ def _why_not(
     preference: RoutePreference,
     status: ModelStatus,
 ) -> str:
-    if one.model.embeds:
-        return "returns vectors, not text"
+    if one.model.answer_kind != "text":
+        return f"returns {one.model.answer_kind}, not text"
     missing = lacks(one.model, preference.needs)
     if missing is not None:
         return f"lacks {missing}"

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from headgate.shared.job.request import Dialect, Request
+from headgate.shared.job.request import AskedForm, Request
 from headgate.shared.responses import beyond_chat as responses_form
 from headgate.shared.responses.beyond_chat import beyond_chat
 from headgate.shared.responses.chat_form import chat_request
@@ -228,13 +228,14 @@ IN_RESPONSES: Mapping[str, str] = {
 }
 """The params of chat completions that have another name in the form of Responses."""
 
-_REMEDIES: Mapping[Dialect, Mapping[str, str]] = {
+_REMEDIES: Mapping[AskedForm, Mapping[str, str]] = {
     "openai": REMEDIES,
     "anthropic": anthropic_form.REMEDIES,
     "responses": responses_form.REMEDIES,
+    "moderations": {},
 }
 
 
-def remedy_for(field: str, dialect: Dialect) -> str:
+def remedy_for(field: str, dialect: AskedForm) -> str:
     """Return what to do in the place of a field that the dialect of the model cannot carry."""
     return _REMEDIES[dialect].get(field, "leave it out")

@@ -21,7 +21,7 @@ from headgate.shared.catalog.schema import Model
 from headgate.shared.cost import rates
 from headgate.shared.cost.price import usd_text
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.request import AUTO, Kind, Request
+from headgate.shared.job.request import AUTO, AnswerKind, Kind, Request
 from headgate.shared.responses.chat_form import readable
 from headgate.shared.routing.capabilities import field_of, has_images, needs_of
 from headgate.shared.routing.choose import (
@@ -122,9 +122,10 @@ class Router:
         )  # fmt: skip
 
     def _choice(self, request: Request, field: str) -> tuple[Judgement, Choice]:
-        if request.embeds:
-            remedy = "vectors of different models cannot be compared; name an embedding model, "
-            raise InvalidRequest(field, AUTO, f"{remedy}such as {self._an_embedding_model()}")
+        if (kind := request.answer_kind) != "text":
+            what = "vectors" if kind == "embeddings" else "scores"
+            remedy = f"{what} of different models cannot be compared; name a model of {kind}, "
+            raise InvalidRequest(field, AUTO, f"{remedy}such as {self._a_model_of(kind)}")
         text, instruction = texts_of(request)
         judged = judge(
             text, lexicon(), weights(),
@@ -149,8 +150,9 @@ class Router:
             raise InvalidRequest(field, AUTO, access.no_keys(self._catalog))
         return _refuse(field, request, choice, judged)
 
-    def _an_embedding_model(self) -> str:
-        found = (model.name for model in self._catalog.models.values() if model.embeds)
+    def _a_model_of(self, kind: AnswerKind) -> str:
+        models = self._catalog.models.values()
+        found = (model.name for model in models if model.answer_kind == kind)
         return next(found, "one that your catalog adds")
 
 
@@ -158,7 +160,7 @@ def candidates(catalog: Catalog) -> Iterator[Candidate]:
     """Yield every model that answers with text, and its highest prices from now on."""
     now = datetime.now(UTC)
     for model in catalog.models.values():
-        if model.embeds:
+        if model.answer_kind != "text":
             continue
         lists = rates.price_lists_of(model, catalog)
         found = {

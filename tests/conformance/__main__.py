@@ -8,44 +8,19 @@ ends with 1 if a case is red that `expected.toml` does not list with its reason.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests import ROOT
 from tests.bench.table import Table
-from tests.conformance.cases import Outcome, all_cases, answers, read_expected, run_case
+from tests.conformance.cases import Outcome, all_cases, read_expected, run_case
 from tests.conformance.environments import make_all
-from tests.support.child import ChildProcess
-from tests.support.command import PROGRAM
-from tests.support.servers import free_port, short_folder
+from tests.conformance.up import Up
+from tests.support.servers import short_folder
 
 FOLDER = ROOT / ".conformance"
 KEY = "sk-headgate-conformance"
-
-
-class Up(ChildProcess):
-    """`headgate up --simulate` with a gateway on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        argv = [*PROGRAM, "up", "--simulate", "--port", str(self.port)]
-        env = {"HEADGATE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
-        for name in os.environ:  # the user's own servers and keys are not for this
-            if name.startswith(("HEADGATE_", "OPENAI_", "ANTHROPIC_")):
-                env.setdefault(name, "")
-        super().__init__(argv, log_path=folder / "up.log", env=env, cwd=folder)
-
-    def ready(self) -> bool:
-        """Whether it takes calls."""
-        return answers(f"{self.url}/health/ready")
-
-    @property
-    def url(self) -> str:
-        """The base address of the gateway."""
-        return f"http://127.0.0.1:{self.port}"
 
 
 @contextmanager

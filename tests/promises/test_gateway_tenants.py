@@ -29,18 +29,24 @@ from tests.support.servers import Simulator, ValkeyServer
 
 TENANTS = ("amber", "birch")
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
-JOBS = "/v1/jobs"
+JOBS, RESPONSES = "/v1/jobs", "/v1/responses"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
                 "/openapi.json", "/docs", "/v1/budgets"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
 
 SCOPES = ("chat", "embeddings", "jobs", "usage", "view")
 
+_OF_THEIR_OWN = ("embeddings", "messages", "moderations")
+"""Calls of which none has the cached answer of another kind."""
+
 _rounds = count()
 
 
-What = Literal["chat", "stream", "messages", "embeddings", "job", "list"]
+What = Literal[
+    "chat", "stream", "messages", "embeddings", "moderations", "job", "list", "responses"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class TenantCallers:
             answered = self.call(f"{JOBS}/{job_id}?wait_s=60", step.tenant)
             assert answered.json["id"] == job_id, answered.body
         if answered.status == 200 and step.what != "list":
-            same = step.what in ("embeddings",), step.what == "messages", step.prompt, run
+            same = step.what if step.what in _OF_THEIR_OWN else "chat", step.prompt, run
             is_cached = answered.headers.get("x-headgate-cached", "none") != "none"
             if is_cached or (step.what == "job" and answered.json["cached"]):
                 assert same in self.asked[step.tenant], step
@@ -130,8 +136,12 @@ def _body(step: Step, run: int) -> tuple[str, dict[str, Any] | None]:
     text = f"run {run}, question {step.prompt}"
     if step.what == "embeddings":
         return EMBEDDINGS, {"model": "text-embedding-3-small", "input": text}
+    if step.what == "moderations":
+        return MODERATIONS, {"input": text}
     if step.what == "list":
         return f"{JOBS}?limit=1000", None
+    if step.what == "responses":
+        return RESPONSES, {"model": "gpt-4o-mini", "max_output_tokens": 20, "input": text}
     messages = [{"role": "user", "content": text}]
     if step.what == "job":
         params = {"max_tokens": 20}
@@ -214,7 +224,7 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
     assert first.status == 200, first.body
     job_id = first.headers["x-headgate-job-id"]
     callers.seen["birch"].add(job_id)
-    named = _calls_that_name(callers, job_id, body)
+    named = {**_calls_that_name(callers, job_id, body), **_calls_for_response(callers)}
     for route in routes():
         calls: Sequence[Callable[[], Answered]]
         if route.path in SAME_FOR_ALL:
@@ -237,6 +247,29 @@ def test_no_address_shows_what_is_anothers(callers: TenantCallers) -> None:
             assert found.headers.get("x-headgate-job-id") != job_id
 
 
+def _calls_for_response(callers: TenantCallers) -> dict[str, list[Callable[[], Answered]]]:
+    """By address, calls of amber that name a response of birch."""
+    asked = {"model": "gpt-4o-mini", "input": "the secret of birch"}
+    made = callers.call(RESPONSES, "birch", asked)
+    assert made.status == 200, made.body
+    follows = {"model": "gpt-4o-mini", "input": "x", "previous_response_id": made.json["id"]}
+    one, any_one = f"{RESPONSES}/{made.json['id']}", f"{RESPONSES}/{{id}}"
+
+    def call(path: str, given: Any = None, **more: Any) -> Callable[[], Answered]:
+        return lambda: callers.call(path, "amber", given, **more)
+
+    count = f"{RESPONSES}/input_tokens"
+    return {
+        RESPONSES: [call(RESPONSES, follows)],
+        count: [call(count, follows)],
+        f"{RESPONSES}/compact": [call(f"{RESPONSES}/compact", follows)],
+        any_one: [call(one), call(f"{one}?stream=true&starting_after=0"),
+                  call(one, method="DELETE")],
+        f"{any_one}/cancel": [call(f"{one}/cancel", method="POST")],
+        f"{any_one}/input_items": [call(f"{one}/input_items")],
+    }  # fmt: skip
+
+
 def _calls_that_name(
     callers: TenantCallers, job_id: str, body: dict[str, Any]
 ) -> dict[str, list[Callable[[], Answered]]]:
@@ -253,6 +286,7 @@ def _calls_that_name(
         CHAT: [call(CHAT, body, **other)],
         MESSAGES: [call(MESSAGES, body, **other)],
         EMBEDDINGS: [call(EMBEDDINGS, embedding)],
+        MODERATIONS: [call(MODERATIONS, {"input": "x"}, **other)],
         COUNT: [call(COUNT, body, **other)],
         MODEL: [call(f"/v1/models/{job_id}")],
         JOBS: [call(JOBS, {"prompt": "x", "tenant": "birch"}), call(JOBS, {"prompt": "x"}, **other),

@@ -39,6 +39,7 @@ from headgate.workers.maintenance.callbacks import CallbackUpkeep
 from headgate.workers.maintenance.census import maintenance_turn
 from headgate.workers.maintenance.memory import MemoryWatch
 from headgate.workers.maintenance.prune import Prune, forget_idempotency_keys
+from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 
 log = logging.getLogger("headgate.sweep")
@@ -72,7 +73,7 @@ class Recover:
         period_s: float, result_ttl_s: int, prune: Prune | None = None,
         budgets: BudgetUpkeep | None = None, alerts: Alerts | None = None,
         rollup: UsageRollup | None = None, memory: MemoryWatch | None = None,
-        callbacks: CallbackUpkeep | None = None,
+        callbacks: CallbackUpkeep | None = None, shed: Shed | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
@@ -87,6 +88,7 @@ class Recover:
         self._rollup = rollup
         self._memory = memory
         self._callbacks = callbacks
+        self._shed = shed
         self._clock_ms = clock_ms
         self._all_again_at = 0.0
         self._database_log = OutageLog(log, "the database of maintenance", "maintenance waits")
@@ -102,8 +104,7 @@ class Recover:
                         await self._memory.look()
                     await self._prune_broker()
                     await self._recover_jobs()
-                    if self._callbacks is not None:
-                        await self._callbacks.round()
+                    await self._follow_up()
                     await asyncio.to_thread(forget_idempotency_keys, self._engine, self._clock_ms())
                     if self._budgets is not None:
                         await self._budgets.refresh()
@@ -128,6 +129,13 @@ class Recover:
             except Exception:
                 log.exception("a round of maintenance failed; trying again")
             await asyncio.sleep(max(self._period_s, 20 * (time.monotonic() - began)))
+
+    async def _follow_up(self) -> None:
+        """Do what is left to do of jobs that have ended."""
+        if self._callbacks is not None:
+            await self._callbacks.round()
+        if self._shed is not None:
+            await self._shed.round()
 
     async def _prune_broker(self) -> None:
         if self._prune is not None:

@@ -250,4 +250,5 @@ class JobRun:
             metadata=envelope.request.metadata,
             error=ending.error,
             message=reply.message if reply else None,
+            dialect=None if envelope.request.dialect == "openai" else envelope.request.dialect,
         )

@@ -119,7 +119,7 @@ def _stand_ins(catalog: Catalog) -> set[str | None]:
 def _can_do(
     request: Request, first: Model, other: Model, input_tokens: Callable[[Model], int]
 ) -> bool:
-    if request.embeds or request.fallback is False or request.pinned is not None:
+    if request.answer_kind != "text" or request.fallback is False or request.pinned is not None:
         return False
     needs = capabilities.needs_of(request, input_tokens(other)).of(first)
     return capabilities.lacks(other, needs) is None

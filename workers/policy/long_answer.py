@@ -33,7 +33,7 @@ def output_s(request: Request, model: Model) -> float:
 
 def may_be_long(request: Request, model: Model, timeout_s: float) -> bool:
     """Return whether the answer may take long. `timeout_s` is the time limit of the model."""
-    if request.embeds:
+    if request.answer_kind != "text":
         return False
     longest_s = output_s(request, model)
     if longest_s == math.inf:

@@ -90,8 +90,8 @@ class AnthropicProvider:
         room: Room | None = None,
     ) -> Answer:
         """Return the model's answer; raises one of the AttemptErrors, or CancelledError."""
-        if request.embeds:
-            raise ModelRefused("Anthropic has no embeddings", code="invalid_request")
+        if (kind := request.answer_kind) != "text":
+            raise ModelRefused(f"Anthropic has no {kind}", code="invalid_request")
         if beyond := beyond_anthropic(request):
             words = f"Anthropic has nothing like {beyond}; leave it out"
             raise ModelRefused(words, code="invalid_request")

@@ -26,8 +26,9 @@ def dumped(body: dict[str, Any]) -> bytes:
 
 def texts_of(request: Request) -> Iterator[str]:
     """Yield all texts of the request. No error may repeat them."""
-    if request.embeds:
-        yield from (text for text in request.inputs if isinstance(text, str))
+    if request.input is not None:
+        for one in request.inputs:
+            yield from texts_in(one)
         return
     request = readable(request)
     for message in request.chat():

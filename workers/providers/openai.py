@@ -1,4 +1,4 @@
-"""OpenAI's dialect: chat completions, Responses and embeddings, at OpenAI or elsewhere.
+"""OpenAI's dialect: chat, Responses, embeddings and moderations, at OpenAI or elsewhere.
 
 Of a request in OpenAI's form params pass through as they are, null included. Two things change:
 which of `max_tokens` and `max_completion_tokens` is sent (see `limit_name`), and at OpenAI itself
@@ -30,6 +30,7 @@ from headgate.shared.routing.dialects import beyond_openai
 from headgate.workers.provider import Answer, AnswerSink, Room
 from headgate.workers.providers.chat_parts import INSTEAD_OF_TEXT, ChatParts
 from headgate.workers.providers.http import HttpPool, Response, headers_only_client
+from headgate.workers.providers.moderation.verdicts import read_moderation
 from headgate.workers.providers.openai_request import limit_name, translated_body
 from headgate.workers.providers.reading import MOST_BYTES
 from headgate.workers.providers.refusals import ModelRefused, request_id, unusable
@@ -48,8 +49,8 @@ from headgate.workers.providers.responses.reply import read_usage as read_respon
 from headgate.workers.providers.streaming import AnswerStream, post_and_decode
 
 ADDRESS = "https://api.openai.com/v1"
-CHAT, EMBEDDINGS = "/chat/completions", "/embeddings"
-ENDPOINTS = (CHAT, EMBEDDINGS, RESPONSES)
+CHAT, EMBEDDINGS, MODERATIONS = "/chat/completions", "/embeddings", "/moderations"
+ENDPOINTS = (CHAT, EMBEDDINGS, RESPONSES, MODERATIONS)
 
 Read = Callable[[dict[str, Any], Response, Request], Answer]
 """Reads the decoded answer."""
@@ -125,6 +126,8 @@ class OpenAIProvider:
         """Return where to send what, what puts a streamed answer together, and what reads it."""
         if request.embeds:
             return EMBEDDINGS, embedding_body(request, model), None, read_embeddings
+        if request.answer_kind == "moderation":
+            return MODERATIONS, embedding_body(request, model), None, read_moderation
         if request.dialect == "responses" and self._has_responses:
             body = response_body(request, model, max_output_tokens)
             read = partial(read_response, secret=self._key)
@@ -214,7 +217,7 @@ def choices_of(request: Request) -> int:
 
 
 def embedding_body(request: Request, model: str) -> dict[str, Any]:
-    """Return the body of an embeddings call."""
+    """Return the body of a call of embeddings or of moderations."""
     return {"model": model, "input": request.input, **request.params}
 
 

@@ -15,6 +15,7 @@ SHOWN_MODELS = (
     "gpt-4o",
     "gpt-5-mini",
     "text-embedding-3-small",
+    "omni-moderation-latest",
     "claude-haiku-4-5",
     "claude-sonnet-4-5",
 )

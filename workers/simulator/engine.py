@@ -20,6 +20,7 @@ from headgate.workers.simulator.forms import (
     CHAT,
     EMBEDDINGS,
     MESSAGES,
+    MODERATIONS,
     RESPONSES,
     Draft,
     Stamp,
@@ -33,6 +34,7 @@ from headgate.workers.simulator.limits import (
     SimulatedRefusal,
 )
 from headgate.workers.simulator.openai import errors as openai_errors
+from headgate.workers.simulator.openai import moderations as openai_moderations
 from headgate.workers.simulator.openai import replies as openai_replies
 from headgate.workers.simulator.openai import requests as openai_requests
 from headgate.workers.simulator.prompt_cache import PromptCache
@@ -49,6 +51,7 @@ READERS: dict[str, Callable[[dict[str, object]], SimulatedRequest]] = {
     EMBEDDINGS: openai_requests.read_embeddings,
     MESSAGES: anthropic_requests.read_messages,
     RESPONSES: responses_requests.read_response,
+    MODERATIONS: openai_moderations.read,
 }
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream; charset=utf-8"
 
@@ -195,7 +198,7 @@ class Engine:
         """Return the answer and its usage."""
         per_token = self.behaviour.chars_per_token
         input_tokens = tokens_of(ask.chars, per_token)
-        if path == EMBEDDINGS:
+        if path in (EMBEDDINGS, MODERATIONS):
             return Draft(ask, [], SimulatedUsage(input_tokens), [])
         answers = [compose(ask, choice, per_token, self._lengths) for choice in range(ask.choices)]
         output = sum(answer.output_tokens for answer in answers)

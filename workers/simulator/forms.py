@@ -8,13 +8,14 @@ from headgate.workers.simulator.answers import SimulatedAnswer
 from headgate.workers.simulator.anthropic import replies as anthropic_replies
 from headgate.workers.simulator.behaviour import Act
 from headgate.workers.simulator.billing import SimulatedUsage
+from headgate.workers.simulator.openai import moderations as openai_moderations
 from headgate.workers.simulator.openai import replies as openai_replies
 from headgate.workers.simulator.request import SimulatedRequest
 from headgate.workers.simulator.responses import replies as responses_replies
 from headgate.workers.simulator.responses.record import SimulatedRecord
 
 CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
-RESPONSES = "/v1/responses"
+RESPONSES, MODERATIONS = "/v1/responses", "/v1/moderations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ def fill(
     ask, answers = draft.ask, draft.answers
     if path == EMBEDDINGS:
         act.body = openai_replies.embeddings_reply(ask, usage.input_tokens)
+    elif path == MODERATIONS:
+        act.body = openai_moderations.reply(ask, f"modr-{stamp.id}")
     elif path == CHAT:
         block = openai_replies.usage_of(answers, usage.input_tokens, usage.cached_tokens)
         answer_id = f"chatcmpl-{stamp.id}"

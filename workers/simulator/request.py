@@ -71,7 +71,7 @@ class CacheMark:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRequest:
-    """One request for one answer, for `choices` answers, or for one vector per input.
+    """One request for one answer, for `choices` answers, or for a vector or verdict per input.
 
     `more_tools`: those that the answer calls besides `tool`. `thinks`: the answer shows its
     reasoning. `body`: what was asked, where the answer repeats it.
@@ -95,6 +95,7 @@ class SimulatedRequest:
     thinks: bool = False
     marks: tuple[CacheMark, ...] = ()
     inputs: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     dimensions: int = 0
     base64: bool = False
     flex: bool = False

@@ -41,7 +41,7 @@ class Call:
     """Calls providers. Each is made at its first use: an SDK costs half a second and 40 MB.
 
     `timeout_s`: the time limit of a call to a model that has none in the catalog. `keys_of` returns
-    the keys of a provider as they are now.
+    the keys of a provider as they are now. `moderator` answers all moderations, if it is given.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Call:
         *,
         timeout_s: float,
         keys_of: Callable[[Entry], list[str]] = lambda _: [],
+        moderator: Upstream | None = None,
     ) -> None:
         self._keys_of = keys_of
+        self._moderator = moderator
         self._keys: dict[str, list[str]] = {}
         self._has_any_key = True
         self._catalog = catalog
@@ -70,6 +72,8 @@ class Call:
 
         None if this worker has no key of the provider, or none that can be used: see `no_key`.
         """
+        if self._moderator is not None and model.answer_kind == "moderation":
+            return self._moderator
         upstreams = await self._opened(model)
         if not upstreams:
             return None

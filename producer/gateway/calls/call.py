@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from headgate.producer.callers.caller import Caller
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.job.request import Dialect
 
-Kind = Literal["chat", "embeddings", "messages"]
-"""What a call asks for. It is also what its key must be allowed to do; messages are chats."""
+Kind = Literal["chat", "embeddings", "messages", "responses", "moderations"]
+"""What a call asks for. For the scope of its key, all but embeddings are chats."""
 
 
 def new_request_id() -> str:
@@ -27,7 +27,12 @@ class GatewayCall:
     `wait_s`: how long the caller waits for the answer. `is_patient`: the caller has said how long,
     so it waits also while no worker runs. `detach`: the job goes on if the caller goes away.
     `retry`: how often the caller's library has asked before; None: it does not say. `digest`: what
-    is equal in a call and its retries; empty: a retry cannot be known.
+    is equal in a call and its retries; empty: a retry cannot be known. `after`: how many events of
+    its stream the caller has.
+
+    Of a response: `background`: the caller does not wait. `is_known`: the caller has its id, so one
+    that fails is shown, and no error of the call. `is_stored`: it can be asked for again. `asked`:
+    what it repeats of its request.
     """
 
     dialect: Dialect
@@ -45,6 +50,10 @@ class GatewayCall:
     retry: int | None = None
     digest: str = ""
     after: int = 0
+    background: bool = False
+    is_known: bool = False
+    is_stored: bool = True
+    asked: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     @property

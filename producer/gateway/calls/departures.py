@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from headgate.producer.client.operations import Operations
 from headgate.producer.gateway.calls.call import GatewayCall
 from headgate.producer.gateway.calls.retries import CANCELLED, NOBODY, RecentCalls
-from headgate.shared.errors import HeadgateError
+from headgate.shared.errors import HeadgateError, place_of
 
 log = logging.getLogger("headgate.gateway")
 
@@ -59,6 +59,20 @@ class Departures:
     def cancel(self, job_id: str) -> None:
         """Cancel the job now."""
         self._start(self._cancel(job_id))
+
+    def shed(self, job_id: str) -> None:
+        """Make the prompt and the answer of a job go that its caller has, after `GRACE_S`.
+
+        Until then a retry finds it. If the gateway stops before, maintenance does it.
+        """
+        self._start(self._shed_later(job_id))
+
+    async def _shed_later(self, job_id: str) -> None:
+        await asyncio.sleep(GRACE_S)
+        try:
+            await asyncio.to_thread(self._operations.shed, [job_id])
+        except (HeadgateError, RedisError) as error:
+            log.warning("job %s is shed later: %s", job_id, place_of(error))
 
     async def close(self) -> None:
         """Stop all that still waits; their jobs go on."""

@@ -37,8 +37,7 @@ def own_error(error: HeadgateError) -> Fields:
     error = _as_given(error)
     fault = own_fault_of(error)
     body: Fields = error_body("openai", fault.code, fault.message, param=fault.param)["error"]
-    facts = {"kind": "HeadgateError"} if fault.code == "internal" else _facts(error)
-    return {**body, "headgate": facts}
+    return {**body, "headgate": _facts(error)}
 
 
 def own_refusal(error: HeadgateError, request_id: str) -> Response:

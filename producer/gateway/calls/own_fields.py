@@ -46,7 +46,6 @@ def own_fields(headers: Mapping[str, str], body: dict[str, Any], caller: Caller)
     if key := headers.get("idempotency-key"):
         fields.setdefault("idempotency_key", key)
     name_caller(fields, caller)
-    fields.setdefault("priority", "interactive")
     return fields
 
 

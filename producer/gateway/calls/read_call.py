@@ -14,7 +14,12 @@ from headgate.producer.gateway.calls.dialects import DIALECTS, Wish, fields_of
 from headgate.producer.gateway.calls.faults import CallRefused
 from headgate.producer.gateway.calls.own_fields import is_on, own_fields
 from headgate.producer.gateway.calls.retries import digest_of
-from headgate.shared.job.request import LONGEST_NAME
+from headgate.shared.job.request import (
+    DEFAULT_DEADLINE_S,
+    LONGEST_NAME,
+    MAX_DEADLINE_S,
+    MODERATION_MODEL,
+)
 from headgate.shared.settings import Settings
 
 
@@ -28,31 +33,45 @@ async def read_call(
     ours = own_fields(headers, body, caller)
     wish = fields_of(kind, body, headers)
     fields = _fields(wish, ours, caller)
-    asked_s = fields.setdefault("deadline_s", settings.gateway_wait_s)
-    wait_s = asked_s if isinstance(asked_s, int | float) else settings.gateway_wait_s
-    retry = _retry_of(headers)
-    key = fields.get("idempotency_key")
-    digest = ""
-    if retry is not None or isinstance(key, str):
-        who = {"tenant": fields.get("tenant"), "user": fields.get("user")}
-        digest = digest_of(caller, request.url.path, raw, key, **who)
+    longest_s = settings.gateway_wait_s
+    if wish.background:  # nobody waits, so the deadline is that of any job
+        longest_s = MAX_DEADLINE_S
+        fields.setdefault("deadline_s", DEFAULT_DEADLINE_S)
+    wait_s = fields.setdefault("deadline_s", longest_s)
     return GatewayCall(
         dialect=DIALECTS[kind],
         kind=kind,
         caller=caller,
         fields=fields,  # type: ignore[arg-type]  # checked when they are submitted
         request_id=request_id,
-        model=str(fields.get("model") or settings.model),
-        wait_s=min(wait_s, settings.gateway_wait_s),
-        is_patient="deadline_s" in ours,
-        detach=is_on(headers, "detach"),
+        model=str(fields.get("model") or _default_model(kind, settings)),
+        wait_s=min(wait_s, longest_s) if isinstance(wait_s, int | float) else longest_s,
+        is_patient=wish.background or "deadline_s" in ours,
+        detach=wish.background or is_on(headers, "detach"),
         include_usage=wish.include_usage,
         json_only=wish.json_only,
         base64=wish.base64,
-        retry=retry,
-        digest=digest,
-        after=_last_event(request),
+        retry=_retry_of(headers),
+        digest=_digest(request, raw, caller, fields),
+        after=last_event(request, first=0 if kind == "responses" else 1),
+        background=wish.background,
+        is_known=wish.background,
+        is_stored=wish.is_stored,
+        asked=wish.asked,
     )
+
+
+def _default_model(kind: Kind, settings: Settings) -> str:
+    return MODERATION_MODEL if kind == "moderations" else settings.model
+
+
+def _digest(request: Request, raw: bytes, caller: Caller, fields: dict[str, Any]) -> str:
+    """Return what is equal in this call and its retries; empty: a retry cannot be known."""
+    key = fields.get("idempotency_key")
+    if _retry_of(request.headers) is None and not isinstance(key, str):
+        return ""
+    who = {"tenant": fields.get("tenant"), "user": fields.get("user")}
+    return digest_of(caller, request.url.path, raw, key, **who)
 
 
 async def read_json(request: Request, settings: Settings) -> bytes:
@@ -68,6 +87,9 @@ def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, An
     of ours. Claude Code names device and session there, in JSON that is longer.
     """
     fields: dict[str, Any] = {**wish.fields, **ours}
+    fields.setdefault("priority", "interactive")
+    if (marks := wish.fields.get("metadata")) and isinstance(ours.get("metadata", {}), dict):
+        fields["metadata"] = {**marks, **ours.get("metadata", {}), **marks}
     if caller.any_user and _can_be_name(wish.user):
         fields.setdefault("user", wish.user)
     if fields.get("stream"):  # what a crash broke off is never begun anew, so never paid twice
@@ -85,12 +107,12 @@ def _retry_of(headers: Mapping[str, str]) -> int | None:
     return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else None
 
 
-def _last_event(request: Request) -> int:
-    """Return the number of the last event that the caller has; 0: none."""
+def last_event(request: Request, *, first: int = 1) -> int:
+    """Return how many events of a stream the caller has. `first`: the number of the first one."""
     given = request.query_params.get("starting_after") or request.headers.get("last-event-id")
     if given is None:
         return 0
     if not (given.isascii() and given.isdigit() and len(given) < 10):
         words = f"starting_after: {given[:80]!r}: give the number of an event"
         raise CallRefused("invalid_request", words, param="starting_after")
-    return int(given)
+    return int(given) + 1 - first

@@ -22,12 +22,13 @@ from starlette.types import Receive, Scope, Send
 from headgate.producer.client.event_stream import EventStream, VendorEvents
 from headgate.producer.client.operations import Operations
 from headgate.producer.client.waiters import Waiters
-from headgate.producer.dialects.streams import ServerEvent, translator
+from headgate.producer.dialects.streams import ServerEvent
 from headgate.producer.errors import JobTimeout, StreamBroken
 from headgate.producer.gateway.calls import headers
 from headgate.producer.gateway.calls.body import gone
 from headgate.producer.gateway.calls.call import GatewayCall
 from headgate.producer.gateway.calls.departures import Departures
+from headgate.producer.gateway.calls.dialects import stream_of
 from headgate.producer.gateway.calls.faults import CallFault, CallRefused, fault_of, fault_of_result
 from headgate.producer.gateway.calls.open_streams import OpenStreams
 from headgate.producer.gateway.calls.replies import refusal
@@ -43,7 +44,11 @@ PING_S = 15.0
 LOOK_S = 5.0
 """How long a call waits before it is asked whether any worker serves it."""
 
-PINGS = {"openai": b": ping\n", "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n'}
+PINGS = {
+    "openai": b": ping\n",
+    "responses": b": ping\n",
+    "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n',
+}
 
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
             "x-accel-buffering": "no"}  # fmt: skip
@@ -82,7 +87,7 @@ async def stream_response(
     except BaseException:
         events.close()
         raise
-    if result is not None and result.status != "succeeded":
+    if result is not None and result.status != "succeeded" and not call.is_known:
         events.close()
         facts = headers.facts(call, result)
         return refusal(call.dialect, fault_of_result(result), call.request_id, facts)
@@ -97,20 +102,22 @@ class JobEvents:
         self.call, self.job_id = call, job_id
         self._at = at
         self._stream = EventStream(at.waiters, job_id, pulse_s=min(LOOK_S, max(0.1, call.wait_s)))
-        self._translator = translator(
-            call.dialect, job_id=job_id, model=call.model,
-            include_usage=call.include_usage, json_only=call.json_only,
-        )  # fmt: skip
+        self._translator = stream_of(call, job_id)
+        self._first = 0 if call.kind == "responses" else 1  # the number of the first event
         self._number = 0
+        self._has_taken = False
         self._ready = b""
         self._ended = False
         self._until = call.began + call.wait_s
         self._ping_at = time.monotonic() + PING_S
-        self._is_open = True
+        self._is_open, self._is_whole = True, False
 
     async def begin(self) -> Result | None:
         """Wait for the first event, or the end of the job, or for PING_S; return the result."""
         await self._stream.open()
+        if self.call.background and (head := self._text(self._translator.begin())):
+            self._ready = head
+            return None
         while time.monotonic() < self._ping_at:
             taken = await self._stream.next()
             if taken is None:
@@ -133,7 +140,10 @@ class JobEvents:
         The same if the answer began anew: the caller may have events of the one before.
         Those of an answer that was not streamed, such as a cached one, are always the same.
         """
-        is_lost = result is not None and result.cached is None and not self._number
+        is_lost = (
+            result is not None and result.status == "succeeded" and result.cached is None
+            and self.call.streams and not self._has_taken
+        )  # fmt: skip
         is_void = self._stream.gap or self._stream.began_anew
         if self.call.after and (is_void or is_lost):
             words = f"the events of job {self.job_id} are gone; call without Last-Event-ID"
@@ -186,16 +196,18 @@ class JobEvents:
     def _taken(self, found: VendorEvents) -> bytes:
         """Return the vendor's events as the caller's dialect has them."""
         self._ping_at = time.monotonic() + PING_S
+        self._has_taken = True
         taken = (self._translator.take(found.kind, line) for line in found.lines)
         return self._text(event for events in taken for event in events)
 
     def _last(self, result: Result | None) -> bytes:
         """Return what is missing of the answer, and its end; or the fault of the job."""
-        if result is None or result.status != "succeeded":
+        is_shown = result is not None and self.call.kind == "responses"
+        if result is None or not (result.status == "succeeded" or is_shown):
             fault = CallFault("internal", "the job has no result")
             return self._broken_off(fault if result is None else fault_of_result(result))
         self._require_numbers(result)
-        self._ended = True
+        self._ended = self._is_whole = True
         events = self._translator.end(result)
         facts = orjson.dumps(headers.facts(self.call, result))
         return b": headgate " + facts + b"\n" + self._text(events)
@@ -217,7 +229,7 @@ class JobEvents:
         for event in events:
             self._number += 1
             if self._number > self.call.after:
-                parts.append(_event(self._number, event))
+                parts.append(_event(self._number + self._first - 1, event))
         return b"".join(parts)
 
     def stop(self) -> bytes:
@@ -231,9 +243,11 @@ class JobEvents:
             self._at.departures.leave(self.call, self.job_id)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading. Of an answer that the caller has, nothing is stored if the caller wants."""
         if self._is_open:
             self._is_open = False
+            if self._is_whole and not self.call.is_stored:
+                self._at.departures.shed(self.job_id)
             self._stream.close()
             self._at.open_streams.end(self.call.caller.key_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -85,10 +85,17 @@ async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Res
         count = f"{len(jobs)} requests, {samples} samples of each"
         raise InvalidRequest("jobs", count, f"give 1 to {MOST_JOBS} jobs in one call")
     act = _all_or_none if flag_in(body, "all_or_none") else _each
-    outcomes, requests = await asyncio.to_thread(act, door, jobs, samples, given)
-    for place, fields in requests.items():
-        own = outcomes[place * samples : (place + 1) * samples]
-        door.ownership.note((one for one in own if isinstance(one, str)), _owner(fields))
+    # Ten thousand take a second or two, in which other calls go on.
+    return await asyncio.to_thread(_answer, act, door, jobs, samples, given)
+
+
+Act = Callable[[Door, list[Any], int, Given], list[Outcome]]
+"""Submits the jobs; returns what became of each sample."""
+
+
+def _answer(act: Act, door: Door, jobs: list[Any], samples: int, given: Given) -> Response:
+    """Submit the jobs; return the answer."""
+    outcomes = act(door, jobs, samples, given)
     found = [
         {"id": one, "status": "queued"} if isinstance(one, str) else {"error": own_error(one)}
         for one in outcomes
@@ -98,11 +105,7 @@ async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Res
     return json_response({"jobs": found, **counts}, status=202)
 
 
-Submitted = tuple[list[Outcome], dict[int, RequestFields]]
-"""What became of each sample, and the requests that were good so far, by their places."""
-
-
-def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
+def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> list[Outcome]:
     """Submit the requests that are good."""
     outcomes: list[Outcome] = [HeadgateError()] * (len(jobs) * samples)
     good: dict[int, RequestFields] = {}
@@ -116,21 +119,20 @@ def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
         for n, place in enumerate(good):
             own = done[n * samples : (n + 1) * samples]
             outcomes[place * samples : (place + 1) * samples] = own
-    return outcomes, good
+    return outcomes
 
 
-def _all_or_none(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
+def _all_or_none(door: Door, jobs: list[Any], samples: int, given: Given) -> list[Outcome]:
     """Submit all requests; raise what is wrong with the first bad one, with nothing queued."""
-    good: dict[int, RequestFields] = {}
+    good: list[RequestFields] = []
     for place, found in enumerate(_read(door, jobs, given)):
         if isinstance(found, HeadgateError):
             raise _placed(found, f"jobs[{place}]")
-        good[place] = found
+        good.append(found)
     try:
-        ids: list[Outcome] = [*door.operations.submit_many(list(good.values()), samples)]
+        return [*door.operations.submit_many(good, samples)]
     except (InvalidRequest, TierLimit) as error:
         raise _renamed(error) from None
-    return ids, good
 
 
 def _read(door: Door, jobs: list[Any], given: Given) -> list[RequestFields | HeadgateError]:

@@ -12,7 +12,9 @@ from tests.support.request_matrix import Row
 
 INTRO = """
 A request has the form of OpenAI's chat completions. With `dialect` `anthropic` its messages and
-params have the form of Anthropic's Messages API, see [below](#requests-in-anthropics-form).
+params have the form of Anthropic's Messages API, see [below](#requests-in-anthropics-form). With
+`responses` they have
+[that of OpenAI's Responses](../routing-and-fallback.md#requests-in-the-form-of-responses).
 
 A request is sent whole. What stands in `params`, in the messages, or in the `body` of a batch line
 reaches the vendor as it is. Null values and whole numbers of any size are kept. A number with a

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types.responses import Response
 
 from headgate import Client, JobFailed
 from headgate.shared.catalog.access import digest_of
@@ -38,6 +40,7 @@ class Running:
 
     client: Client
     simulator: Simulator
+    env: dict[str, str]
 
     def paths(self) -> dict[str, int]:
         """How often each address was asked."""
@@ -71,7 +74,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             with ended_afterwards(worker):
                 worker.start()
                 with Client(_settings(env)) as client:
-                    yield Running(client, simulator)
+                    yield Running(client, simulator, env)
 
 
 def _settings(env: dict[str, str]) -> Settings:
@@ -171,3 +174,27 @@ def test_a_job_is_pinned_to_the_key_that_has_its_conversation_on_record(running:
         gone.result(timeout_s=WAIT_S)
     with pytest.raises(InvalidRequest, match="pinned to openai"):
         running.client.submit(**{**told("f" * 16, "resp_1", 9), "model": "claude-haiku-4-5"})
+
+
+def test_lines_of_a_batch_come_back_as_responses(running: Running, tmp_path: Path) -> None:
+    bodies = [
+        {"model": MODEL, "input": "One?", "store": False, "metadata": {"run": "7"}},
+        {"model": "claude-haiku-4-5", "input": [{"role": "user", "content": "Two?"}]},
+        {"model": "claude-haiku-4-5", "input": "x", "tools": [{"type": "web_search"}]},
+    ]
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(
+        json.dumps({"custom_id": f"c{n}", "method": "POST", "url": "/v1/responses", "body": body})
+        + "\n" for n, body in enumerate(bodies)
+    ))  # fmt: skip
+    run = headgate(["batch", "run", str(source), "-o", str(output), "--max-tokens", "60"],
+                   running.env)  # fmt: skip
+    assert run.code == 1, run
+    lines = {line["custom_id"]: line for line in map(json.loads, output.read_text().splitlines())}
+    for name, model in (("c0", MODEL), ("c1", "claude-haiku-4-5")):
+        body = lines[name]["response"]["body"]
+        Response.model_validate(body)
+        assert (body["object"], body["model"], body["max_output_tokens"]) == ("response", model, 60)
+        assert body["output"][0]["content"][0]["text"]
+    assert lines["c0"]["response"]["body"]["metadata"] == {"run": "7"}
+    assert "params.tools[0]" in lines["c2"]["error"]["message"]

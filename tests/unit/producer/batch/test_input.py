@@ -48,6 +48,7 @@ BAD_LINES = {
     "no url": (b'{"method": "POST", "body": {"messages": []}}', "url"),
     "body of another type": (b'{"url": "/v1/chat/completions", "body": 1}', "body: 1"),
     "no messages": (b'{"url": "/v1/chat/completions", "body": {"model": "m"}}', "body.messages"),
+    "no input": (b'{"url": "/v1/moderations", "body": {"messages": []}}', "body.input"),
     "stream": (
         b'{"url": "/v1/chat/completions", "body": {"messages": [{}], "stream": true}}',
         "cannot stream",

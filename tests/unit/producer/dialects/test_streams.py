@@ -1,7 +1,5 @@
 """Streams and whole answers agree, for both vendors and for callers of both dialects."""
 
-from typing import get_args
-
 import anthropic
 import openai
 import orjson
@@ -34,7 +32,7 @@ from tests.unit.producer.dialects.streaming import (
     streamed,
 )
 
-DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic")  # responses have tests of their own
 both = pytest.mark.parametrize("dialect", DIALECTS)
 every = pytest.mark.parametrize("sent", ANSWERS, ids=lambda sent: sent.feature)
 

@@ -48,10 +48,11 @@ def test_no_built_in_model_is_unknown_to_its_vendor_s_sdk_or_to_the_price_list(
     from anthropic.types.model import Model as AnthropicName
     from genai_prices.data_snapshot import get_snapshot
     from openai.types.embedding_model import EmbeddingModel
+    from openai.types.moderation_model import ModerationModel
     from openai.types.shared.chat_model import ChatModel
 
     listed = {
-        "openai": {*get_args(ChatModel), *get_args(EmbeddingModel)},
+        "openai": {*get_args(ChatModel), *get_args(EmbeddingModel), *get_args(ModerationModel)},
         "anthropic": {name for part in get_args(AnthropicName) for name in get_args(part)},
     }
     for model in built_in.models.values():
@@ -67,7 +68,9 @@ def test_every_chain_ends_and_asks_no_model_twice(built_in: Catalog) -> None:
         names = [entry.name for entry in chain if isinstance(entry, Model)]
         assert names[0] == model.name
         assert len(names) == len(set(names))
-        assert all(entry.embeds == model.embeds for entry in chain if isinstance(entry, Model))
+        assert all(
+            entry.answer_kind == model.answer_kind for entry in chain if isinstance(entry, Model)
+        )
 
 
 def test_models_of_one_family_share_a_pool(built_in: Catalog) -> None:

@@ -1,0 +1,1 @@
+"""Moderations: the verdicts of a vendor, and those of an operator's own function."""
