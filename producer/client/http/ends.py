@@ -1,6 +1,6 @@
 """Wait for the ends of jobs over HTTP: thousands of waiters share a few long polls.
 
-A poll asks for up to 1,000 jobs and is answered when at least one has ended. New jobs get a poll of
+A poll asks for up to 200 jobs and is answered when at least one has ended. New jobs get a poll of
 their own. When there are many polls the smallest one is given up, and its jobs join the next.
 """
 
@@ -19,8 +19,11 @@ from headgate.producer.errors import JobTimeout
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.result import Result
 
-MOST_IDS = 1000
+MOST_IDS = 200
+"""Jobs of one poll. The gateway looks at all of them again after each answer."""
+
 MOST_POLLS = 6
+
 POLL_S = 25.0
 """How long a poll asks the gateway to wait; proxies close calls that are silent for 60 s."""
 
