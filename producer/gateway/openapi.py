@@ -123,13 +123,19 @@ def _responses(good: str, status: str = "200") -> dict[str, Any]:
 
 
 def _of_a_response() -> dict[str, Any]:
-    one, name = "/v1/responses/{response_id}", ["response_id"]
+    one, name = "/v1/responses/{id}", ["id"]
     shown = _get("A response as it is now; with ?stream=true its stream", name)
+    shown["get"]["parameters"] += [
+        {"name": "stream", "in": "query", "required": False, "schema": {"type": "boolean"}},
+        {"name": "starting_after", "in": "query", "required": False,
+         "schema": {"type": "integer", "minimum": 0}},
+    ]  # fmt: skip
     shown["delete"] = _get("Its input and output go", name)["get"]
     return {
         one: shown,
         f"{one}/cancel": {"post": _get("Cancel a background response", name)["get"]},
         f"{one}/input_items": _get("The input of a response, as items", name),
+        "/v1/responses/compact": {"post": _get("404: nothing is compacted here")["get"]},
     }
 
 
