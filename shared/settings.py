@@ -114,8 +114,7 @@ class Settings(GatewaySettings, WebhookSettings, BaseSettings):
     )
     moderation: FunctionName | None = Field(
         default=None,
-        description="Your own function that judges moderations in the place of a provider, as "
-        "module:function (default: none).",
+        description="Your function that judges moderations, as module:function (default: none).",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         default=500,

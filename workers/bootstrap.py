@@ -376,16 +376,14 @@ def _openai(
 
     vendor = provider.name == "openai"
     return OpenAIProvider(
-        name=provider.name,
-        api_key=key,
-        base_url=base_url,
+        name=provider.name, api_key=key, base_url=base_url,
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
         stream_options=provider.stream_usage in (None, "option"),
         responses=provider.responses,
         connections=0,  # no limit: the number of jobs may change at run time
         most_bytes=in_force.response_mb * MB,
-    )
+    )  # fmt: skip
 
 
 def _anthropic(

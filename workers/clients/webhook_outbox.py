@@ -16,16 +16,22 @@ from headgate.shared.job.result import Result
 
 
 class WebhookOutbox:
-    """The webhooks of tenants as this worker knows them. Use it on one loop."""
+    """The webhooks of tenants as this worker knows them. Use it on one loop.
+
+    `ran_batches`: whether this worker has ended a job of a batch.
+    """
 
     def __init__(self) -> None:
         self.subscribed: Subscriptions = {}
+        self.ran_batches = False
         self._recorded = asyncio.Event()
 
     def row(
         self, envelope: Envelope, result: Result, fence: int, at_ms: int
     ) -> dict[str, Any] | None:
         """Return the row of the event of a job that ends now (Unix ms); None if it calls nobody."""
+        if envelope.batch_id is not None:
+            self.ran_batches = True
         if not self.subscribed and envelope.request.webhook_url is None:
             return None
         return event_row(envelope, result, fence, at_ms, self.subscribed)
@@ -33,6 +39,11 @@ class WebhookOutbox:
     def recorded(self) -> None:
         """Have the events on record sent at once."""
         self._recorded.set()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an event was put on record since the last `wait`."""
+        return self._recorded.is_set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait until an event is on record, at most so long; return whether there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, delete, func, select, update
 
@@ -19,21 +19,32 @@ LATEST_MS = 60_000
 _ROW = webhook_deliveries.c
 
 
-def look(engine: Engine, at_ms: int) -> int:
-    """Make the events of the batches that have ended by now (Unix ms); return how many."""
+class Looked(NamedTuple):
+    """How many batches have ended since the last look, and how many have not."""
+
+    ended: int
+    left: int
+
+
+def look(engine: Engine, at_ms: int, *, early: bool = False) -> Looked:
+    """Make the events of the batches that have ended by now (Unix ms).
+
+    `early`: look also at those whose turn comes later.
+    """
+    due_by_ms = at_ms + (LATEST_MS if early else 0)
     query = (
         select(_ROW.id, _ROW.batch_id, _ROW.created_at_ms)
-        .where(_ROW.state == "waiting", _ROW.due_at_ms <= at_ms)
+        .where(_ROW.state == "waiting", _ROW.due_at_ms <= due_by_ms)
         .order_by(_ROW.due_at_ms)
         .limit(PAGE)
     )
     with reading(engine) as connection:
         rows = connection.execute(query).all()
-    made = 0
+    ended = 0
     for row in rows:
         with writing(engine) as connection:
-            made += _look_at(connection, row, at_ms)
-    return made
+            ended += _look_at(connection, row, at_ms)
+    return Looked(ended, len(rows) - ended)
 
 
 def _look_at(connection: Connection, row: Any, at_ms: int) -> int:

@@ -13,6 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -48,6 +49,9 @@ REFRESH_S = 5.0
 
 PRUNE_S = 3600.0
 
+LAST_S = 1.0
+"""How long a worker that stops goes on sending."""
+
 AT_ONCE = 300
 """Attempts under way in one worker."""
 
@@ -81,8 +85,10 @@ class WebhookSender:
     keep_days: int = 30
     clock_ms: Callable[[], int] = now_ms
     chance: Callable[[], float] = random.random
+    last_s: float = LAST_S
     _under_way: dict[asyncio.Task[None], str] = field(default_factory=dict)
     _poster: Poster | None = None
+    _is_used: bool = False
     _left: bool = False
     _look_at: float = 0.0
     _refresh_at: float = 0.0
@@ -107,9 +113,23 @@ class WebhookSender:
                 except Exception:
                     log.exception("events of webhooks were not sent; trying again")
                 is_due = await self.outbox.wait(PERIOD_S)
+                self._is_used = self._is_used or is_due
                 await asyncio.sleep(GATHER_S)
         finally:
+            with suppress(Exception):  # what is left is sent by another worker
+                await asyncio.wait_for(self._send_last(), self.last_s)
             await self.stop()
+
+    async def _send_last(self) -> None:
+        """Send what the last jobs of this worker have left, for as long as a stop may take.
+
+        It may be the only worker for now: commands on the embedded server start one of their own.
+        """
+        if self.outbox.ran_batches:
+            await self.end_batches(early=True)
+        if self._is_used or self.outbox.is_waiting:
+            await self.send_due()
+        await self.settled()
 
     async def _round(self, is_due: bool) -> None:
         now = time.monotonic()
@@ -135,9 +155,11 @@ class WebhookSender:
         with reading(self.engine) as connection:
             return subscriptions(connection)
 
-    async def end_batches(self) -> int:
+    async def end_batches(self, *, early: bool = False) -> int:
         """Make the events of batches that have ended; return how many."""
-        return await asyncio.to_thread(batch_ends.look, self.engine, self.clock_ms())
+        found = await asyncio.to_thread(batch_ends.look, self.engine, self.clock_ms(), early=early)
+        self._is_used = self._is_used or bool(found.ended or found.left)
+        return found.ended
 
     async def send_due(self) -> int:
         """Start to send the events that are due, as many as fit; return how many."""
@@ -154,6 +176,7 @@ class WebhookSender:
                 self._under_way[task] = event.tenant
                 task.add_done_callback(self._ended)
             started += len(found)
+            self._is_used = self._is_used or bool(found)
             if not found:
                 break
         running = Counter(self._under_way.values())
@@ -176,6 +199,8 @@ class WebhookSender:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._under_way[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("what became of an event was not recorded: %s", type(error).__name__)
         if self._left:
             self.outbox.recorded()
 

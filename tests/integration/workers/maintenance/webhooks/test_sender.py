@@ -65,7 +65,7 @@ class Outside:
 
         return WebhookSender(
             self.engine, self.record, WebhookOutbox(), lambda: self, has_turn,
-            clock_ms=lambda: self.at_ms, chance=lambda: 0.5,
+            clock_ms=lambda: self.at_ms, chance=lambda: 0.5, last_s=60,
         )  # fmt: skip
 
     async def post(self, url: str, headers: Mapping[str, str], body: str) -> WebhookReply:
@@ -136,6 +136,20 @@ async def test_a_day_of_retries_keeps_the_id_and_signs_anew(outside: Outside) ->
     assert [one.state for one in outside.rows()] == ["delivered"]
 
 
+def verifies(secret: str, sent: Sent) -> bool:
+    """Whether both libraries take the signature; never one alone."""
+    headers, taken = dict(sent.headers), []
+    with openai.OpenAI(api_key="-", webhook_secret=secret) as client:
+        for verify in (client.webhooks.verify_signature, Webhook(secret).verify):
+            try:
+                verify(sent.body, headers)
+                taken.append(True)
+            except (openai.InvalidWebhookSignatureError, WebhookVerificationError):
+                taken.append(False)
+    assert taken[0] == taken[1]
+    return taken[0]
+
+
 async def test_both_libraries_verify_what_is_sent_and_a_rotation_has_no_gap(
     outside: Outside,
 ) -> None:
@@ -150,17 +164,6 @@ async def test_both_libraries_verify_what_is_sent_and_a_rotation_has_no_gap(
     outside.end(webhook_url=URL)
     await outside.until_nothing_is_due(sender)
 
-    def verifies(secret: str, sent: Sent) -> bool:
-        client = openai.OpenAI(api_key="-", webhook_secret=secret)
-        try:
-            client.webhooks.verify_signature(sent.body, dict(sent.headers))
-            Webhook(secret).verify(sent.body, dict(sent.headers))
-        except (openai.InvalidWebhookSignatureError, WebhookVerificationError):
-            return False
-        finally:
-            client.close()
-        return True
-
     before, between, after = outside.sent
     assert verifies(first, before)
     assert verifies(first, between)
@@ -169,6 +172,22 @@ async def test_both_libraries_verify_what_is_sent_and_a_rotation_has_no_gap(
     assert not verifies(first, after)
     assert not verifies(second, before)
     assert before.headers["content-type"] == "application/json"
+
+
+async def test_an_event_under_way_is_signed_anew_after_a_rotation(outside: Outside) -> None:
+    """A receiver that forgets the old secret at once refuses one attempt, and takes the next."""
+    admin.create_secret(outside.engine, "default")
+    outside.end(webhook_url=URL)
+    outside.hang = asyncio.Event()
+    sender = outside.sender()
+    await sender.send_due()
+    await asyncio.sleep(0)
+    second = admin.rotate_secret(outside.engine, "default", 0)
+    outside.reply = lambda sent: WebhookReply(200 if verifies(second, sent) else 401)
+    outside.hang.set()
+    await outside.until_nothing_is_due(sender)
+    assert [verifies(second, one) for one in outside.sent] == [False, True]
+    assert [row.state for row in outside.rows()] == ["delivered"]
 
 
 async def test_a_receiver_that_is_gone_gets_nothing_more(outside: Outside) -> None:
@@ -284,6 +303,24 @@ async def test_a_worker_that_stops_returns_what_is_under_way(outside: Outside) -
     assert await outside.sender().send_due() == 1
 
 
+async def test_a_worker_that_stops_sends_what_its_last_jobs_left(outside: Outside) -> None:
+    """It may be the only worker for a while, as that of `headgate submit --wait` is."""
+    admin.set_url(outside.engine, "acme", URL, (), AllowedTargets())
+    put_batch(outside, "batch_open", ("queued",))
+    sender = outside.sender()
+    running = asyncio.create_task(sender.run())
+    async with asyncio.timeout(60):
+        while outside.rows()[0].due_at_ms <= outside.at_ms:  # noqa: ASYNC110  # until it looks
+            await asyncio.sleep(0.01)
+    end_jobs(outside, "batch_open")
+    sender.outbox.ran_batches = True
+    outside.end(webhook_url=URL)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert {row.state for row in outside.rows()} == {"delivered"}
+    assert len(outside.sent) == 2
+
+
 async def test_a_batch_makes_one_event_when_its_last_job_has_ended(outside: Outside) -> None:
     admin.set_url(outside.engine, "acme", URL, (), AllowedTargets())
     sender = outside.sender()
@@ -308,11 +345,15 @@ async def test_a_batch_makes_one_event_when_its_last_job_has_ended(outside: Outs
     }
     left = {row.batch_id: row.state for row in outside.rows() if row.state == "waiting"}
     assert left == {"batch_open": "waiting", "batch_queueing": "waiting"}
-    with writing(outside.engine) as connection:
-        over = {"status": "succeeded", "finished_at_ms": outside.at_ms}
-        connection.execute(update(jobs).where(jobs.c.batch_id == "batch_open").values(over))
+    end_jobs(outside, "batch_open")
     outside.at_ms += 2000
     assert await sender.end_batches() == 1
+
+
+def end_jobs(outside: Outside, batch_id: str) -> None:
+    over = {"status": "succeeded", "finished_at_ms": outside.at_ms}
+    with writing(outside.engine) as connection:
+        connection.execute(update(jobs).where(jobs.c.batch_id == batch_id).values(over))
 
 
 def put_batch(outside: Outside, batch_id: str, statuses: tuple[str, ...]) -> None:

@@ -103,6 +103,12 @@ def ends_of_jobs(place: Place) -> None:
         data = json.loads(received.body)["data"]
         assert (event.type, data["id"], data["status"]) == (f"job.{status}", job_id, status)
         assert "well" not in received.body
+    response_id = place.client.submit(
+        input="hello", instructions="Be brief.", webhook_url=place.receiver.url
+    ).id.replace("-", "")
+    received = place.event_of(response_id)
+    event = client.webhooks.unwrap(received.body, received.headers)
+    assert (event.type, event.data.id) == ("response.completed", f"resp_{response_id}")
     client.close()
     place.command("resume", "queue", "headgate.bulk.fast")
 
