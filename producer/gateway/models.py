@@ -35,7 +35,7 @@ def openai_form(model: Model) -> dict[str, Any]:
     """Return the model as OpenAI's API lists it."""
     return {
         "id": model.name, "object": "model", "created": int(_since(model).timestamp()),
-        "owned_by": model.provider,
+        "owned_by": model.provider, "shutdown_date": None,
     }  # fmt: skip
 
 
