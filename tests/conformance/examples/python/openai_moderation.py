@@ -10,7 +10,7 @@ several = client.moderations.create(
 )
 with_image = client.moderations.create(
     model="omni-moderation-latest",
-    input=[
+    input=[  # type: ignore[arg-type]  # mypy sees no typed dicts in a union with sequences
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": "https://example.com/image.png"}},
     ],
