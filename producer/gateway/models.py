@@ -45,6 +45,8 @@ def anthropic_form(model: Model) -> dict[str, Any]:
         "type": "model", "id": model.name, "display_name": model.name,
         "created_at": _since(model).isoformat().replace("+00:00", "Z"),
         "max_input_tokens": model.context_tokens, "max_tokens": model.max_output_tokens,
+        "lifecycle": "active", "capabilities": None, "deprecated_at": None, "retires_at": None,
+        "line": None,
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class _Visit(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        path = NAMED.sub(self._real, self.path)
+        path = NAMED.sub(self._real, self.path).replace("/model_id", "/claude-haiku-4-5")
         headers = {name: self.headers[name] for name in PASSED if name in self.headers}
         if path.startswith("/v1/responses"):
             body = _without_made_up(body)
@@ -61,13 +61,13 @@ class _Visit(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _real(self, _match: re.Match[str]) -> str:
+    def _real(self, _named: re.Match[str]) -> str:
         """Return the address of a response that was made just now."""
         asked: dict[str, Any] = {"model": "gpt-4o-mini", "input": "hello"}
         if "cancel" in self.path or "stream" in self.path:
             asked |= {"background": True, "stream": False}
         headers = {"content-type": "application/json"}
-        _, _, made = self._ask("POST", "/v1/responses", json.dumps(asked).encode(), headers)
+        made = self._ask("POST", "/v1/responses", json.dumps(asked).encode(), headers)[2]
         return f"/v1/responses/{json.loads(made).get('id', 'none')}"
 
     def _ask(
