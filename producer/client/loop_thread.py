@@ -56,6 +56,12 @@ class LoopThread:
         finally:
             running.call(pieces.close)
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call it in the loop soon, without waiting for that; do nothing if no loop runs."""
+        running = self._running
+        if running is not None:
+            running.call(function)
+
     def close(self, closing: Work[None]) -> None:
         """Await `closing` in the loop and end the thread; who still waits gets a RuntimeError."""
         self._reset_after_fork()

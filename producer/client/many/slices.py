@@ -120,8 +120,10 @@ class Flow:
         """Raise SubmitStopped with the ids so far in place of any error after the first slice."""
         try:
             yield
-        except SubmitStopped:
-            raise
+        except _SliceStopped as stopped:
+            error, reason = stopped.error, stopped.error.__cause__
+            cause = _moved(reason, self._requests) if isinstance(reason, Exception) else None
+            raise SubmitStopped([*self.ids, *error.job_ids], error.unsure_ids, cause) from cause
         except Exception as error:
             if not self.ids:
                 raise
@@ -132,6 +134,22 @@ class Flow:
             elif isinstance(error, IdempotencyConflict):
                 ids += error.on_record
             raise SubmitStopped(ids, unsure, cause) from cause
+
+    @contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Tell an end in the middle of a slice from that of another client in a callback."""
+        try:
+            yield
+        except SubmitStopped as error:
+            raise _SliceStopped(error) from error
+
+
+class _SliceStopped(Exception):  # noqa: N818  never raised to a caller
+    """A slice took several calls, and one after the first was refused."""
+
+    def __init__(self, error: SubmitStopped) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _moved(error: Exception, by: int) -> Exception:

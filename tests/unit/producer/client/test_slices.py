@@ -202,3 +202,28 @@ async def test_the_last_look_brings_what_has_ended_and_names_what_has_not() -> N
 def test_what_is_no_list_of_ids_is_refused(ids: Any) -> None:
     with pytest.raises(InvalidRequest, match="job_id"):
         checked_ids(ids)
+
+
+def test_the_end_of_a_slice_in_the_middle_has_the_ids_of_all_slices() -> None:
+    """Over HTTP a slice of long prompts takes several calls."""
+    cause = InvalidRequest("requests[3].prompt", "x", "no")
+    middle = SubmitStopped(["a", "b"], ["c"], cause)
+    middle.__cause__ = cause
+    played = Played(fail_at=2, error=middle)
+    with pytest.raises(SubmitStopped) as caught:
+        run(played, Flow(progress=lambda _: None), [str(n) for n in range(3 * SLICE)])
+    assert caught.value.job_ids == (*(str(n) for n in range(2 * SLICE)), "a", "b")
+    assert caught.value.unsure_ids == ("c",)
+    assert isinstance(caught.value.__cause__, InvalidRequest)
+    assert caught.value.__cause__.field == f"requests[{2 * SLICE + 3}].prompt"
+
+
+def test_the_end_of_another_clients_submit_in_a_callback_is_a_cause_only() -> None:
+    foreign = SubmitStopped(["other"])
+
+    def fail(_: SubmitProgress) -> None:
+        raise foreign
+
+    with pytest.raises(SubmitStopped) as caught:
+        run(Played(), Flow(progress=fail), ["a"])
+    assert (caught.value.job_ids, caught.value.__cause__) == (("a",), foreign)
