@@ -136,11 +136,13 @@ class _RunningLoop:
         """Await `closing`, cancel what still runs, and end the thread."""
         with self._lock:
             self._is_closed = True
-        with contextlib.suppress(NotInTime, CancelledError):
-            ending = asyncio.run_coroutine_threadsafe(_end_all(closing), self._loop)
-            ending.result(CLOSE_WITHIN_S)
-        self.call(self._loop.stop)
-        self._thread.join(CLOSE_WITHIN_S)
+        try:
+            with contextlib.suppress(NotInTime, CancelledError):
+                ending = asyncio.run_coroutine_threadsafe(_end_all(closing), self._loop)
+                ending.result(CLOSE_WITHIN_S)
+        finally:
+            self.call(self._loop.stop)
+            self._thread.join(CLOSE_WITHIN_S)
 
     def end_soon(self) -> None:
         """Cancel what runs, and end the thread, without waiting for that."""

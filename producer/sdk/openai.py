@@ -100,7 +100,9 @@ def _named(tenant: str | None, user: str | None, priority: Priority | None) -> d
 def _require_ours(http_client: httpx2.Client | httpx2.AsyncClient) -> None:
     """Raise WrongUse for a client of HTTP that does not lead to the queue."""
     if http_client not in _on_the_queue:
-        remedy = "leave it out: calls go to the queue; for a gateway use openai.OpenAI(base_url=...)"
+        remedy = (
+            "leave it out: calls go to the queue; for a gateway use openai.OpenAI(base_url=...)"
+        )
         raise WrongUse("http_client", type(http_client).__name__, remedy)
 
 

@@ -18,6 +18,9 @@ from headgate.shared.job.result import Result
 
 MOST_IDS = 1000
 
+MOST_WAIT_S = 86_400.0
+"""No gateway waits longer."""
+
 
 async def submit_all(at: Connections, parts: Sequence[Slice], samples: int) -> list[str]:
     """Submit the requests of all parts; return the ids of their jobs in order.
@@ -40,7 +43,8 @@ async def submit_all(at: Connections, parts: Sequence[Slice], samples: int) -> l
 async def _submit_part(at: Connections, part: Slice, samples: int) -> list[str]:
     headers = {"idempotency-key": uuid.uuid4().hex}
     try:
-        answer = await at.call("POST", "/v1/jobs", part.body(samples), headers=headers)
+        body = part.body(samples)
+        answer = await at.call("POST", "/v1/jobs", body, headers=headers, submits=True)
     except IdempotencyConflict:
         raise
     except InvalidRequest as error:
@@ -88,6 +92,7 @@ async def _cancel_part(
     good = [job_id for job_id in ids if _may_be_job(job_id)]
     found: dict[str, Result | HeadgateError] = {}
     if good:
+        timeout_s = min(timeout_s, MOST_WAIT_S)
         body = dumps({"ids": good, "timeout_s": timeout_s})
         answer = await at.call("POST", "/v1/jobs/cancel", body, wait_s=timeout_s)
         for job_id, end in zip(good, answer.body["results"], strict=True):

@@ -144,7 +144,7 @@ class Flow:
             raise _SliceStopped(error) from error
 
 
-class _SliceStopped(Exception):  # noqa: N818  never raised to a caller
+class _SliceStopped(Exception):
     """A slice took several calls, and one after the first was refused."""
 
     def __init__(self, error: SubmitStopped) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headgate import InvalidRequest, JobTimeout, Result, SubmitInterrupted, SubmitStopped, TierLimit
 from headgate.producer.client.many.ends import Ends, checked_ids
+from headgate.producer.client.many.gather import ids_kept
 from headgate.producer.client.many.slices import SLICE, Flow, SubmitProgress
 from headgate.producer.client.many.submit import submit_slices, submit_slices_async
 
@@ -227,3 +228,12 @@ def test_the_end_of_another_clients_submit_in_a_callback_is_a_cause_only() -> No
     with pytest.raises(SubmitStopped) as caught:
         run(Played(), Flow(progress=fail), ["a"])
     assert (caught.value.job_ids, caught.value.__cause__) == (("a",), foreign)
+
+
+def test_an_error_while_map_waits_keeps_the_ids() -> None:
+    """The timeout has them already."""
+    for error, kind in ((ValueError(), SubmitStopped), (JobTimeout("a", 1), JobTimeout)):
+        with pytest.raises(kind) as caught, ids_kept(["a", "b"]):
+            raise error
+        if isinstance(caught.value, SubmitStopped):
+            assert (caught.value.job_ids, caught.value.__cause__) == (("a", "b"), error)
