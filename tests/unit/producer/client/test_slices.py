@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import InvalidRequest, JobTimeout, Result, SubmitInterrupted, SubmitStopped, TierLimit
-from headgate.producer.client.many.ends import Ends, checked_ids
+from headgate.producer.client.loop_thread import LoopThread
+from headgate.producer.client.many.ends import BlockingEnds, Ends, checked_ids
 from headgate.producer.client.many.gather import ids_kept
 from headgate.producer.client.many.slices import SLICE, Flow, SubmitProgress
 from headgate.producer.client.many.submit import submit_slices, submit_slices_async
@@ -237,3 +238,18 @@ def test_an_error_while_map_waits_keeps_the_ids() -> None:
             raise error
         if isinstance(caught.value, SubmitStopped):
             assert (caught.value.job_ids, caught.value.__cause__) == (("a", "b"), error)
+
+
+def test_an_iterator_may_be_collected_as_garbage_in_the_thread_of_its_loop() -> None:
+    thread = LoopThread()
+    waiting: Any = None
+    ends = BlockingEnds(thread, Ends(waiting, waiting))
+
+    async def collect() -> None:
+        ends.__exit__(None, None, None)
+
+    async def nothing() -> None:
+        pass
+
+    thread.run(collect())
+    thread.close(nothing())

@@ -369,6 +369,14 @@ async def test_a_batch_makes_one_event_when_its_last_job_has_ended(outside: Outs
     assert await sender.end_batches() == 1
 
 
+async def test_of_a_batch_a_tenant_gets_the_events_that_it_chose(outside: Outside) -> None:
+    admin.set_url(outside.engine, "acme", URL, ("job.*", "batch.expired"), AllowedTargets())
+    put_batch(outside, "batch_expired", ("expired",))
+    put_batch(outside, "batch_completed", ("succeeded",))
+    assert await outside.sender().end_batches() == 1
+    assert [row.event for row in outside.rows()] == ["batch.expired"]
+
+
 def end_jobs(outside: Outside, batch_id: str) -> None:
     over = {"status": "succeeded", "finished_at_ms": outside.at_ms}
     with writing(outside.engine) as connection:
