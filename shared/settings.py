@@ -35,11 +35,12 @@ from headgate.shared.setting_types import (
     unknown_setting,
 )
 from headgate.shared.sub_lists import SubLists
+from headgate.shared.webhook_settings import WebhookSettings
 
 __all__ = ["Settings", "environment", "load", "masked", "read", "secret", "variable"]
 
 
-class Settings(GatewaySettings, BaseSettings):
+class Settings(GatewaySettings, WebhookSettings, BaseSettings):
     """All settings in force. The unit of a setting is in its name."""
 
     model_config = SettingsConfigDict(
@@ -113,8 +114,7 @@ class Settings(GatewaySettings, BaseSettings):
     )
     moderation: FunctionName | None = Field(
         default=None,
-        description="Your own function that judges moderations in the place of a provider, as "
-        "module:function (default: none).",
+        description="Your function that judges moderations, as module:function (default: none).",
     )
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = Field(
         default=500,

@@ -5,6 +5,7 @@ the caller's settings and keys, so that no test can reach what a developer's `.e
 `HEADGATE_REDIS_URL` points to.
 """
 
+import gc
 import os
 import tempfile
 import uuid
@@ -30,7 +31,8 @@ from tests.support.celery_nodes import (  # noqa: F401 (fixtures that replace th
     celery_worker_cluster,
     celery_worker_env,
 )
-from tests.support.child import die_with_parent, lasting_pids, nursery_pids, wait_until
+from tests.support.child import die_with_parent, wait_until
+from tests.support.descendants import Descendants
 from tests.support.proxy import TcpProxy
 from tests.support.servers import (
     PostgresServer,
@@ -73,6 +75,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for tests in files.values():
         min(parts, key=len).extend(tests)
     items[:] = [item for part in parts for item in part]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the collector the hundreds of MB of modules and tests, which stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -120,38 +133,16 @@ def _apart_from_the_caller() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_child_left_behind(_apart_from_the_caller: None) -> Iterator[None]:
     """The test fails if a child process of it is still alive GRACE_S after its end."""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = Descendants()
     yield
-    left: list[psutil.Process] = []
-
-    def none_left() -> bool:
-        left[:] = [child for child in _children() if child.pid not in before]
-        return not left
-
     try:
-        wait_until(none_left, GRACE_S, "the children of this test to end")
+        wait_until(lambda: not before.newer(), GRACE_S, "the children of this test to end")
     except TimeoutError:
+        left = before.newer()
         told = [_describe(child) for child in left]
         for child in left:
             child.kill()
         pytest.fail(f"this test left processes behind: {told}")
-
-
-def _children() -> list[psutil.Process]:
-    """Living descendants of this process, without the session's servers and their children."""
-    found: list[psutil.Process] = []
-    spared = set(lasting_pids)
-    for child in psutil.Process().children(recursive=True):  # parents come before their children
-        try:
-            if child.ppid() in spared - nursery_pids or "resource_tracker" in " ".join(
-                child.cmdline()
-            ):
-                spared.add(child.pid)
-            if child.pid not in spared and child.status() != psutil.STATUS_ZOMBIE:
-                found.append(child)
-        except psutil.NoSuchProcess:
-            continue
-    return found
 
 
 def _started_with(mark: str) -> list[psutil.Process]:

@@ -41,6 +41,7 @@ from headgate.workers.maintenance.alerts import Alerts
 from headgate.workers.maintenance.budgets import BudgetUpkeep
 from headgate.workers.maintenance.callbacks import CallbackUpkeep
 from headgate.workers.maintenance.catalog import CatalogReload
+from headgate.workers.maintenance.census import holds_turn
 from headgate.workers.maintenance.database_check import DatabaseCheck
 from headgate.workers.maintenance.estimates import EstimateUpkeep
 from headgate.workers.maintenance.memory import MemoryWatch
@@ -49,8 +50,8 @@ from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.revoke import Revoke
-from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
+from headgate.workers.maintenance.webhooks.sender import sender
 from headgate.workers.pipeline.ask import Ask
 from headgate.workers.pipeline.attempt import AttemptSteps
 from headgate.workers.pipeline.pipeline import Pipeline
@@ -149,8 +150,7 @@ async def open_parts(
     with suppress(TimeoutError, RedisError, DBAPIError):
         await asyncio.wait_for(check.begin(), REDIS_WITHIN_S)
     background = _background(
-        in_force, models, servers, engine, batcher, clock, bounds, estimates, pipeline.callbacks,
-        owner,
+        in_force, models, servers, engine, batcher, clock, bounds, estimates, pipeline, owner,
     )  # fmt: skip
     background += (asyncio.create_task(check.run(), name="database check"),)
     reload = await _write_limits(in_force, models, servers, batcher, owner, clock)
@@ -211,7 +211,7 @@ async def _write_limits(
 
 def _background(
     in_force: Settings, models: Catalog, servers: Servers, engine: Engine, batcher: RedisBatcher,
-    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, callbacks: Callbacks, owner: str,
+    clock: Clock, bounds: MemoryBounds, estimates: EstimateUpkeep, pipeline: Pipeline, owner: str,
 ) -> tuple[asyncio.Task[None], ...]:  # fmt: skip
     """Start the tasks that run beside the jobs: maintenance, pruning, clock, estimates, budgets."""
     keys, queues = servers.keys, all_queues(models.classes)
@@ -226,9 +226,10 @@ def _background(
         result_ttl_s=in_force.result_ttl_s, prune=prune, budgets=budgets,
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
-        callbacks=CallbackUpkeep(engine, callbacks, clock.now_ms),
-        shed=Shed(engine, batcher, keys, clock.now_ms),
+        callbacks=CallbackUpkeep(engine, pipeline.callbacks, clock.now_ms),
     )  # fmt: skip
+    has_turn = partial(holds_turn, batcher, keys, owner)
+    webhooks = sender(in_force, engine, pipeline.record, pipeline.webhooks, has_turn, clock.now_ms)
     prune_record = RecordPrune(
         batcher, keys, engine, owner, clock.now_ms, in_force.keep_days, in_force.keep_audit_days
     )
@@ -239,6 +240,7 @@ def _background(
         asyncio.create_task(bounds.keep(batcher), name="memory bounds"),
         asyncio.create_task(estimates.keep(), name="estimates"),
         asyncio.create_task(budgets.keep(), name="budgets"),
+        asyncio.create_task(webhooks.run(), name="webhooks"),
         asyncio.create_task(QueueWatch(batcher, keys, queues, owner).keep(), name="queues"),
     )
 
@@ -374,16 +376,14 @@ def _openai(
 
     vendor = provider.name == "openai"
     return OpenAIProvider(
-        name=provider.name,
-        api_key=key,
-        base_url=base_url,
+        name=provider.name, api_key=key, base_url=base_url,
         organization=in_force.openai_org_id if vendor else None,
         project=in_force.openai_project_id if vendor else None,
         stream_options=provider.stream_usage in (None, "option"),
         responses=provider.responses,
         connections=0,  # no limit: the number of jobs may change at run time
         most_bytes=in_force.response_mb * MB,
-    )
+    )  # fmt: skip
 
 
 def _anthropic(

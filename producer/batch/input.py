@@ -103,8 +103,9 @@ def read(path: Path, defaults: dict[str, Any], sha256: str) -> Iterator[InputLin
     """Yield each sample of each line that is not blank.
 
     Raise WrongUse at the end if the file has changed. `defaults`: submit fields for lines without
-    them. `sha256`: the digest that `scan` found.
+    them; its webhook is that of the batch. `sha256`: the digest that `scan` found.
     """
+    defaults = {name: value for name, value in defaults.items() if name != "webhook_url"}
     digest = hashlib.sha256()
     first_of: dict[str, int] = {}
     with path.open("rb") as file:

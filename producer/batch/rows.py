@@ -13,6 +13,7 @@ from headgate.producer.results.open_jobs import OPEN_JOB_COLUMNS, open_jobs
 from headgate.producer.waits.decide import OpenJob
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import audit, batches, jobs
+from headgate.shared.database.webhooks import await_batch
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.encoding import loads
 from headgate.shared.job.ids import new_id, now_ms
@@ -93,6 +94,9 @@ class BatchRows:
             connection.execute(
                 insert(batches).values({**row, "defaults": orjson.dumps(defaults).decode()})
             )
+            tenant = defaults.get("tenant", "default")
+            url = defaults.get("webhook_url")
+            await_batch(connection, batch.id, tenant, url, batch.created_at_ms)
         return batch
 
     def get(self, batch_id: str) -> Batch:

@@ -313,12 +313,15 @@ def _installation() -> Any:
 
 def _defaults(at: Installation, options: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults for the lines of the input; raise InvalidRequest for a wrong one."""
+    from headgate.producer.submit.checks import refuse_forbidden_webhook
+
     samples = options.pop("samples")
     given = GivenFields.of(options)
     with given.naming():
         if (model := given.fields.get("model", "auto")) != "auto":
             at.catalog.model(model)
         given.check()
+        refuse_forbidden_webhook(given.fields.get("webhook_url"), at.settings.webhook_targets)
     return given.fields if samples is None else {**given.fields, "samples": samples}
 
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "dead": ("dead", "dead"),
     "db": ("db", "db"),
     "keys": ("keys", "keys"),
+    "webhooks": ("webhooks", "webhooks"),
 }
 
 #: The groups of `headgate --help`. Names of commands that are not there are left out.
@@ -47,7 +48,7 @@ GROUPS = {
     "Ask for answers": ("submit", "result", "cancel", "retry", "batch", "route", "quote"),
     "See what happens": ("jobs", "job", "health", "limits", "budgets", "usage", "cache",
                          "estimates", "top"),
-    "Step in": ("pause", "resume", "dead", "keys", "export-user", "delete-user"),
+    "Step in": ("pause", "resume", "dead", "keys", "webhooks", "export-user", "delete-user"),
     "Set it up": ("settings", "models", "catalog", "db"),
 }  # fmt: skip
 REST = "More"

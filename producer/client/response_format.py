@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pydantic import BaseModel
 
 from headgate.producer.client.strict_schema import FIELD, schema_name, strict_schema
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import InvalidRequest
+from headgate.shared.job.responses_checks import with_responses_form
 from headgate.shared.job.result import Result
 
 ResponseFormat: TypeAlias = type[BaseModel] | dict[str, Any]
@@ -23,6 +24,8 @@ def with_response_format(fields: RequestFields, wanted: ResponseFormat | None) -
     if wanted is None:
         return fields
     model = model_of(wanted)
+    # Instructions and items say the form, too.
+    fields = cast(RequestFields, with_responses_form(dict(fields)))
     params = dict(fields.get("params") or {})
     if fields.get("input") is not None and fields.get("dialect", "openai") == "openai":
         raise InvalidRequest(FIELD, _name(wanted), "an embedding has no such form; leave it out")

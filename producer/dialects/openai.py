@@ -21,14 +21,14 @@ from headgate.producer.dialects.usage import (
 )
 from headgate.producer.submit.fields import RequestFields
 from headgate.shared.errors import InvalidRequest
-from headgate.shared.job.request import NOT_YET, Request
+from headgate.shared.job.request import Request
 
 Encoding = Literal["float", "base64"]
 
 _OWN_PLACE = frozenset({"model", "messages", "input", "stream", "stream_options"})
 """Fields of a body that are no params."""
 
-_OURS = (frozenset(Request.model_fields) | NOT_YET) - {"params", "stream"}
+_OURS = frozenset(Request.model_fields) - {"params", "stream"}
 _BOTH: dict[str, type] = {"user": str, "metadata": dict}
 """Fields of the vendors' bodies that are sent and name our own user and metadata, too."""
 

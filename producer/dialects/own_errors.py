@@ -20,9 +20,11 @@ from headgate.producer.errors import (
     UnknownJob,
 )
 from headgate.shared.errors import (
+    CatalogError,
     HeadgateError,
     InvalidRequest,
     JobFailed,
+    SettingError,
     Unreachable,
     WrongUse,
     shown,
@@ -55,7 +57,12 @@ _FACTS: Mapping[type[HeadgateError], tuple[str, ...]] = {
 
 
 def error_facts(error: HeadgateError) -> Fields:
-    """Return the kind of the error and its facts, as plain JSON values."""
+    """Return the kind of the error and its facts, as plain JSON values.
+
+    What is no fault of the caller has none.
+    """
+    if isinstance(error, CatalogError | SettingError):
+        return {"kind": "HeadgateError"}
     for kind, names in _FACTS.items():
         if isinstance(error, kind):
             facts = {name: _plain(getattr(error, name)) for name in names}

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from headgate.producer.gateway.calls.call import new_request_id
 from headgate.producer.gateway.calls.dialects import dialect_at
@@ -39,13 +40,20 @@ def vendors(answer: AnswerAtDoor) -> Answer:
     return _with_errors(answer, refused)
 
 
-def ours(answer: AnswerAtDoor) -> Answer:
-    """Return what answers at an address of ours: its errors have their kind and their facts."""
+def ours_at(path: str, **answers: AnswerAtDoor) -> Route:
+    """Return the route of an address of ours, by its methods.
+
+    Its errors have their kind and their facts.
+    """
+
+    async def answer(door: Door, request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await answers[method](door, request)
 
     def refused(_request: Request, error: Exception, request_id: str) -> Response:
         return own_refusal(own_error_of(error, request_id), request_id)
 
-    return _with_errors(answer, refused)
+    return Route(path, _with_errors(answer, refused), methods=list(answers))
 
 
 def _with_errors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.responses import Response
 
@@ -14,12 +15,14 @@ from headgate.producer.waits.find import living_workers
 from headgate.shared.database.engine import reading
 from headgate.shared.errors import Unreachable
 
+READY, NOT_READY = "ready", "not ready"
+
 WITHIN_S = 10.0
 """How long the servers may take to answer."""
 
 
-async def health(operations: Operations, *, stopping: bool) -> Response:
-    """Return 200 if Redis, the database and a worker answer, else 503 with what does not.
+async def readiness(operations: Operations, *, stopping: bool) -> dict[str, object]:
+    """Return whether Redis, the database and a worker answer, and what does not.
 
     It names no address: those who ask may be strangers.
     """
@@ -27,17 +30,18 @@ async def health(operations: Operations, *, stopping: bool) -> Response:
         async with asyncio.timeout(WITHIN_S):
             workers = await asyncio.to_thread(operations.report, _workers)
     except (Unreachable, TimeoutError):
-        return _unready({"servers": "do not answer"})
-    if workers == 0:
-        return _unready({"servers": "answer", "workers": 0})
-    if stopping:
-        return _unready({"servers": "answer", "workers": workers, "gateway": "is stopping"})
-    return json_response({"status": "ready", "servers": "answer", "workers": workers})
+        return {"status": NOT_READY, "servers": "do not answer"}
+    found: dict[str, object] = {"servers": "answer", "workers": workers}
+    if workers and stopping:
+        found["gateway"] = "is stopping"
+    return {"status": READY if workers and not stopping else NOT_READY, **found}
 
 
-def _unready(found: dict[str, object]) -> Response:
-    after = {"retry-after": str(round(SERVER_AWAY_S))}
-    return json_response({"status": "not ready", **found}, after, status=503)
+def shown(found: Mapping[str, object]) -> Response:
+    """Return the answer for what `readiness` has found: 200 if the gateway is ready, else 503."""
+    if found["status"] == READY:
+        return json_response(found)
+    return json_response(found, {"retry-after": str(round(SERVER_AWAY_S))}, status=503)
 
 
 def _workers(at: Installation) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import headgate
 from headgate.producer.gateway.jobs.description import jobs_paths
+from headgate.producer.gateway.reports.description import report_paths
 
 _TEXT = {"type": "string"}
 _WORD = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
@@ -122,13 +123,19 @@ def _responses(good: str, status: str = "200") -> dict[str, Any]:
 
 
 def _of_a_response() -> dict[str, Any]:
-    one, name = "/v1/responses/{response_id}", ["response_id"]
+    one, name = "/v1/responses/{id}", ["id"]
     shown = _get("A response as it is now; with ?stream=true its stream", name)
+    shown["get"]["parameters"] += [
+        {"name": "stream", "in": "query", "required": False, "schema": {"type": "boolean"}},
+        {"name": "starting_after", "in": "query", "required": False,
+         "schema": {"type": "integer", "minimum": 0}},
+    ]  # fmt: skip
     shown["delete"] = _get("Its input and output go", name)["get"]
     return {
         one: shown,
         f"{one}/cancel": {"post": _get("Cancel a background response", name)["get"]},
         f"{one}/input_items": _get("The input of a response, as items", name),
+        "/v1/responses/compact": {"post": _get("404: nothing is compacted here")["get"]},
     }
 
 
@@ -156,10 +163,10 @@ def openapi_json() -> dict[str, Any]:
             "The models of the key", ["limit", "after_id", "before_id"], place="query"
         ),
         "/v1/models/{model}": _get("One model", ["model"]),
-        "/health": _get("Whether calls can be taken; no key needed"),
         "/health/live": _get("Whether the process answers; no key needed"),
-        "/health/ready": _get("The same as /health"),
+        "/health/ready": _get("Whether calls can be taken; no key needed"),
         **jobs_paths(_responses),
+        **report_paths(_responses),
     }
     return {
         "openapi": "3.1.0",

@@ -18,6 +18,7 @@ from headgate.producer.gateway.count_tokens import count_tokens
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.jobs.addresses import jobs_routes
 from headgate.producer.gateway.openapi import docs_page, openapi_json
+from headgate.producer.gateway.reports.addresses import report_routes
 from headgate.producer.gateway.responses.addresses import responses_routes
 
 
@@ -55,8 +56,9 @@ async def _count_tokens(door: Door, request: Request) -> Response:
     return json_response({"input_tokens": count_tokens(at.catalog, body)})
 
 
-async def _health(door: Door, _request: Request) -> Response:
-    return await health.health(door.operations, stopping=door.departures.stopping)
+async def _ready(door: Door, _request: Request) -> Response:
+    found = await health.readiness(door.operations, stopping=door.departures.stopping)
+    return health.shown(found)
 
 
 async def _live(_door: Door, _request: Request) -> Response:
@@ -83,12 +85,11 @@ def routes() -> list[Route]:
         Route("/v1/messages/count_tokens", vendors(_count_tokens), methods=["POST"]),
         Route("/v1/models", vendors(_list_models), methods=["GET"]),
         Route("/v1/models/{name:path}", vendors(_show_model), methods=["GET"]),
-        Route("/health", vendors(_health), methods=["GET"]),
-        Route("/v1/health", vendors(_health), methods=["GET"]),
         Route("/health/live", vendors(_live), methods=["GET"]),
-        Route("/health/ready", vendors(_health), methods=["GET"]),
+        Route("/health/ready", vendors(_ready), methods=["GET"]),
         Route("/openapi.json", vendors(_openapi), methods=["GET"]),
         Route("/docs", vendors(_docs), methods=["GET"]),
         *responses_routes(),
         *jobs_routes(),
+        *report_routes(),
     ]

@@ -22,6 +22,7 @@ from headgate.shared.routing.capabilities import (
     reserved_tokens,
 )
 from headgate.shared.routing.dialects import remedy_for
+from headgate.shared.webhook_target import AllowedTargets, why_forbidden
 
 
 def prompt_field(request: Request) -> str:
@@ -45,6 +46,16 @@ def refuse_misspelt_params(request: Request) -> None:
         if meant := misspelt_param(name):
             remedy = f"no vendor has this param; did you mean params.{meant}?"
             raise InvalidRequest(f"params.{name}", value, remedy)
+
+
+def refuse_forbidden_webhook(url: str | None, allowed: AllowedTargets) -> None:
+    """Raise InvalidRequest for a webhook that no worker may call.
+
+    A host name passes: what counts is the address that it has when the webhook is called.
+    """
+    why = None if url is None else why_forbidden(url, allowed)
+    if why is not None:
+        raise InvalidRequest("webhook_url", url, why)
 
 
 def refuse_other_kind(field: str, model: Model, request: Request) -> None:

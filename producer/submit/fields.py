@@ -67,6 +67,7 @@ class RequestFields(TypedDict, total=False):
     idempotency_key: the same key and request within a day is the same job.
     on_limit: at a limit of the caller "wait" (default), or "refuse": raise TierLimit at once.
     on_unknown: "retry" (default) or "fail" after a crash that may have lost a billed answer.
+    webhook_url: the URL to call when the job has ended. Default: the tenant's, if it has one.
     metadata: what you want to find again in the result. Never sent.
     """
 
@@ -99,6 +100,7 @@ class RequestFields(TypedDict, total=False):
     idempotency_key: str | None
     on_limit: Literal["wait", "refuse"]
     on_unknown: Literal["retry", "fail"]
+    webhook_url: str | None
     metadata: dict[str, Any]
 
 

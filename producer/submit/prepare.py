@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from headgate.producer.admin.reopen import with_new_deadline
 from headgate.producer.submit.checks import (
+    refuse_forbidden_webhook,
     refuse_misspelt_params,
     refuse_other_kind,
     refuse_too_expensive,
@@ -72,6 +73,7 @@ class Submitter:
         self._router = Router(catalog, statuses)
         self._tier_of = tier_of or tiers.by_catalog(catalog)
         self._default_model = settings.model
+        self._webhook_targets = settings.webhook_targets
         self._cache_policy = CachePolicy(
             CacheRuleIndex.of(catalog.cache.rules), settings.cache_ttl_s, settings.cache_temperature
         )
@@ -110,6 +112,7 @@ class Submitter:
         if custom_id is not None and "\0" in custom_id:
             raise InvalidRequest("custom_id", custom_id, "leave out the NUL character")
         refuse_misspelt_params(request)
+        refuse_forbidden_webhook(request.webhook_url, self._webhook_targets)
         body = "" if request.idempotency_key is None else body_sha256(request)
         request, model = self._filled_in(request, sample)
         envelope = Envelope(

@@ -103,6 +103,10 @@ class _Checker:
     def check_references(self) -> None:
         """Check the entries against each other."""
         tables = self.tables
+        for provider in tables.providers.values():
+            if provider.responses and provider.dialect != "openai":
+                remedy = "only a provider of OpenAI's dialect has Responses; leave it out"
+                self.fault(["providers", provider.name, "responses"], True, remedy)
         for model in tables.models.values():
             self.check_model(model)
             self.check_fallback(model)

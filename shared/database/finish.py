@@ -22,7 +22,8 @@ from headgate.shared.broker.results import celery_record
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.many_rows import insert_all
 from headgate.shared.database.rows import audit_row
-from headgate.shared.database.tables import attempts, audit, callbacks, jobs
+from headgate.shared.database.tables import attempts, audit, callbacks, jobs, webhook_deliveries
+from headgate.shared.database.webhooks import event_row, subscriptions
 from headgate.shared.errors import ErrorCode
 from headgate.shared.job.envelope import Envelope
 from headgate.shared.job.history import History, history_of, late_message
@@ -76,7 +77,22 @@ def end_waiting(
         if unsent:
             rows = [{"job_id": job_id, "due_at_ms": at_ms} for job_id in unsent]
             insert_all(connection, callbacks, rows)
+        _write_events(connection, waiting, results, at_ms)
     return results
+
+
+def _write_events(
+    connection: Connection, ended: Sequence[tuple[Row[Any], Envelope]], results: Sequence[Result],
+    at_ms: int,
+) -> None:  # fmt: skip
+    """Write the events of these jobs for their webhooks; a worker's maintenance sends them."""
+    subscribed = subscriptions(connection, {one.request.tenant for _, one in ended})
+    rows = [
+        event_row(envelope, result, row.fence + 1, at_ms, subscribed)
+        for (row, envelope), result in zip(ended, results, strict=True)
+    ]
+    if events := [row for row in rows if row is not None]:
+        insert_all(connection, webhook_deliveries, events)
 
 
 def _ended(error: ErrorReport, at_ms: int) -> Update:

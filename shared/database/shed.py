@@ -18,7 +18,7 @@ UNSTORED = ("response.store", "false")
 
 
 def is_unstored(job_id: str | ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition for a job that is to be shed, or is shed."""
+    """Return the condition for a job that is to be shed; a shed one has no pair any more."""
     key, value = UNSTORED
     columns = job_metadata.c
     return exists().where(columns.key == key, columns.value == value, columns.job_id == job_id)
@@ -40,7 +40,6 @@ def to_shed(connection: Connection, before_ms: int, most: int) -> list[str]:
         .join(job_metadata, columns.job_id == jobs.c.id)
         .where(columns.key == key, columns.value == value)
         .where(jobs.c.status.in_(ENDED), jobs.c.finished_at_ms < before_ms)
-        .where(jobs.c.envelope.is_not(None))
         .limit(most)
     )
     return list(connection.scalars(query))
@@ -53,7 +52,5 @@ def shed(connection: Connection, ids: Sequence[str]) -> list[str]:
     if found:
         here = jobs.c.id.in_(found)
         connection.execute(update(jobs).where(here).values(envelope=None, result=None))
-        key, value = UNSTORED
-        others = ~((job_metadata.c.key == key) & (job_metadata.c.value == value))
-        connection.execute(delete(job_metadata).where(job_metadata.c.job_id.in_(found), others))
+        connection.execute(delete(job_metadata).where(job_metadata.c.job_id.in_(found)))
     return found

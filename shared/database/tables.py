@@ -166,6 +166,50 @@ callbacks = Table(
 )
 Index("callbacks_due", callbacks.c.due_at_ms)
 
+#: The webhook of each tenant that has one, and the secret that signs all events of the tenant.
+webhook_tenants = Table(
+    "webhook_tenants",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("url", Text, comment="null: only requests and batches that name a URL make events"),
+    Column("events", Text, comment="JSON list of events that the URL gets; null: all"),
+    Column("secret", String(128), nullable=False, comment="whsec_ and base64"),
+    Column("previous_secret", String(128), comment="the secret before the last rotation"),
+    Column("previous_until_ms", BigInteger, comment="until when it signs, too"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("disabled_at_ms", BigInteger, comment="when the URL answered 410"),
+)
+
+#: Events of webhooks, from the end of their jobs until they are pruned.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(64), primary_key=True, comment="the webhook-id of all its attempts"),
+    Column("tenant", String(128), nullable=False),
+    Column("event", String(64), nullable=False, comment="empty while the batch has not ended"),
+    Column("job_id", String(128)),
+    Column("batch_id", String(64)),
+    Column("url", Text, comment="null: the tenant's at the time of the attempt"),
+    Column("body", Text, nullable=False, comment="JSON, without prompt and answer"),
+    Column("state", String(16), nullable=False, comment="waiting, pending, delivered, ..."),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("http_status", Integer, comment="of the last attempt"),
+    Column("error", String(256), comment="why the last attempt failed"),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("due_at_ms", BigInteger, comment="when it is tried next; null: not any more"),
+    Column("until_ms", BigInteger, nullable=False, comment="when it is given up"),
+    Column("tried_at_ms", BigInteger, comment="the last attempt"),
+    Column("ended_at_ms", BigInteger, comment="when it was delivered or given up"),
+)
+Index(
+    "webhook_deliveries_due",
+    webhook_deliveries.c.due_at_ms,
+    sqlite_where=webhook_deliveries.c.due_at_ms.is_not(None),
+    postgresql_where=webhook_deliveries.c.due_at_ms.is_not(None),
+)
+Index("webhook_deliveries_by_time", webhook_deliveries.c.created_at_ms)
+Index("webhook_deliveries_by_job", webhook_deliveries.c.job_id)
+
 #: Tiers of callers, written by an operator, and read if HEADGATE_TIERS is `table`.
 callers = Table(
     "callers",

@@ -100,8 +100,9 @@ class Envelope(BaseModel):
         if self.sample > 1 or self.canvas is not None:
             version = max(version, SECOND_VERSION)
         request = _given(self.request)
-        if (wish := request.get("cache")) is not None:
-            request["cache"] = _given(wish)
+        for name in ("cache", "pinned"):
+            if (part := request.get(name)) is not None:
+                request[name] = _given(part)
         fields = {**_given(self), "v": version, "request": request}
         fields.pop("body_sha256", None)
         try:

@@ -38,6 +38,7 @@ from headgate.shared.job.responses_checks import (
     check_items,
     with_responses_form,
 )
+from headgate.shared.webhook_target import checked_url
 
 AUTO = "auto"
 """The model of a request that leaves the choice to routing."""
@@ -50,9 +51,6 @@ MAX_METADATA_DEPTH = 100
 
 MAX_SAMPLES = 128
 """How many samples of a request there may be; as many as OpenAI's `n`."""
-
-NOT_YET = frozenset({"webhook_url"})
-"""Fields that are not supported yet: refused by name, never ignored."""
 
 Priority = Literal["interactive", "standard", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -99,6 +97,8 @@ def _is_usd(text: str) -> str:
 Usd = Annotated[str, BeforeValidator(_decimal_text), AfterValidator(_is_usd)]
 """A caller's amount of money: a decimal text. A number is taken by its decimal digits."""
 
+
+WebhookUrl = Annotated[str, AfterValidator(checked_url)]
 
 KEY_ID = "hgk_"
 KeyId = Annotated[str, Field(pattern=r"^hgk_[0-9a-f]{12}$")]
@@ -191,6 +191,7 @@ class Request(BaseModel):
     idempotency_key: IdempotencyKey | None = None
     on_limit: Literal["wait", "refuse"] = "wait"
     on_unknown: Literal["retry", "fail"] = "retry"
+    webhook_url: WebhookUrl | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("deadline_s", mode="before")
@@ -324,9 +325,11 @@ class Request(BaseModel):
 
         Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
         answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
-        of version 3 refuse the forms and fields that came after them.
+        of version 3 refuse the forms that came after them, and would call no webhook.
         """
         if self.dialect in ("responses", "moderations") or self.pinned is not None:
+            return 4
+        if self.webhook_url is not None:
             return 4
         if self.dialect != "openai":
             return 3
@@ -382,8 +385,6 @@ def request_from(fields: dict[str, Any]) -> Request:
 
 
 def _remedy_for_unknown(name: str) -> str:
-    if name in NOT_YET:
-        return "this field is not supported yet; leave it out"
     if name == "samples":
         return (
             "a job has one answer; use client.submit_many(requests, samples=N), "

@@ -132,7 +132,7 @@ def submit_all(client: Client, url: str) -> dict[str, str]:
     hook = f"https://{MARKS['webhook']}.example"
     for name, request in {
         "bare": {"prompt": word, "model": "gpt-4o-mini", **told},
-        "unknown field": {"prompt": word, "model": "gpt-4o-mini", "webhook_url": hook, **told},
+        "unknown field": {"prompt": word, "model": "gpt-4o-mini", "hook_url": hook, **told},
     }.items():
         sent = stranger.send_task(
             "headgate.run", args=[request], queue="headgate.standard.fast", ignore_result=True

@@ -33,10 +33,10 @@ MODERATIONS = "/v1/moderations"
 COUNT, MODEL = "/v1/messages/count_tokens", "/v1/models/{name:path}"
 JOBS, RESPONSES = "/v1/jobs", "/v1/responses"
 SAME_FOR_ALL = {"/v1/models", "/health", "/v1/health", "/health/live", "/health/ready",
-                "/openapi.json", "/docs"}  # fmt: skip
+                "/openapi.json", "/docs", "/v1/budgets"}  # fmt: skip
 """Addresses that take no id and name no tenant."""
 
-SCOPES = ("chat", "embeddings", "jobs", "usage")
+SCOPES = ("chat", "embeddings", "jobs", "usage", "view")
 
 _OF_THEIR_OWN = ("embeddings", "messages", "moderations")
 """Calls of which none has the cached answer of another kind."""
@@ -262,6 +262,7 @@ def _calls_for_response(callers: TenantCallers) -> dict[str, list[Callable[[], A
     return {
         RESPONSES: [call(RESPONSES, follows)],
         count: [call(count, follows)],
+        f"{RESPONSES}/compact": [call(f"{RESPONSES}/compact", follows)],
         any_one: [call(one), call(f"{one}?stream=true&starting_after=0"),
                   call(one, method="DELETE")],
         f"{any_one}/cancel": [call(f"{one}/cancel", method="POST")],
@@ -291,6 +292,11 @@ def _calls_that_name(
         JOBS: [call(JOBS, {"prompt": "x", "tenant": "birch"}), call(JOBS, {"prompt": "x"}, **other),
                call(f"{JOBS}?tenant=birch"), call(f"{JOBS}?cursor={cursor}"),
                call(f"{JOBS}?before={job_id}")],
+        "/v1/route": [call("/v1/route", {"prompt": "x", "tenant": "birch"})],
+        "/v1/check": [call("/v1/check", {"prompt": "x"}, **other)],
+        "/v1/usage": [call("/v1/usage?tenant=birch"), call("/v1/usage", **other)],
+        "/v1/limits": [call("/v1/limits?tenant=birch"), call("/v1/limits", **other)],
+        "/v1/cache": [call("/v1/cache"), call("/v1/cache", **other)],
         f"{JOBS}/wait": [call(f"{JOBS}/wait", ids)],
         f"{JOBS}/cancel": [call(f"{JOBS}/cancel", ids)],
         f"{JOBS}/{{id}}": [call(one), call(one, method="DELETE")],

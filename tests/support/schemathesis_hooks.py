@@ -8,6 +8,7 @@ import schemathesis
 
 MODELS = {
     "/v1/chat/completions": "gpt-4o-mini",
+    "/v1/responses": "gpt-4o-mini",
     "/v1/messages": "claude-haiku-4-5",
     "/v1/messages/count_tokens": "claude-haiku-4-5",
     "/v1/embeddings": "text-embedding-3-small",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from headgate.shared.broker.keys import Keys
 from headgate.shared.broker.queues import lists_of
 from headgate.shared.broker.script import Command, compose, text_of
+from headgate.workers.clients.redis_batcher import RedisBatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,8 @@ def not_placed(keys: Keys, ids: Sequence[str]) -> Command[list[str]]:
 def maintenance_turn(keys: Keys, worker: str, turn_ms: int) -> Command[bool]:
     """Take the turn for `turn_ms`, or go on with it; the reply is False if another has it."""
     return compose("turn", (keys.sweeper(),), (keys.prefix, worker, turn_ms), bool)
+
+
+async def holds_turn(batcher: RedisBatcher, keys: Keys, worker: str) -> bool:
+    """Return whether the worker has the turn for maintenance now."""
+    return bool(await batcher.send("GET", keys.sweeper()) == worker.encode())

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import assert_never
 
@@ -48,6 +48,7 @@ from headgate.shared.job.result_text import decode_result
 from headgate.workers.clients import job_log
 from headgate.workers.clients.callbacks import Callbacks, NotSent
 from headgate.workers.clients.group_commit import GroupCommit
+from headgate.workers.clients.webhook_outbox import WebhookOutbox
 from headgate.workers.pipeline.ask import Ask, AskOutcome
 from headgate.workers.pipeline.job_run import Delivery, Ending, JobRun
 from headgate.workers.pipeline.outcome import AlreadyTaken, Deferred, Ended, Outcome, Restored
@@ -88,6 +89,7 @@ class Pipeline:
     callbacks: Callbacks
     max_deliveries: int
     clock_ms: Callable[[], int]
+    webhooks: WebhookOutbox = field(default_factory=WebhookOutbox)
 
     def with_catalog(self, catalog: Catalog) -> Pipeline:
         """Return the same pipeline for jobs that come under this catalog."""
@@ -320,14 +322,17 @@ class Pipeline:
             envelope = job.envelope
             payers = await self.single_flight.payers(envelope.request, job.leads, envelope.sample)
         due_at_ms = self.callbacks.due_at_ms(job.envelope, now_ms)
+        event = self.webhooks.row(job.envelope, result, job.claim.fence, now_ms)
         conclusion = Conclusion(
-            job.envelope.id, job.claim.fence, result, now_ms, row, payers, due_at_ms
+            job.envelope.id, job.claim.fence, result, now_ms, row, payers, due_at_ms, event
         )
         writes = [self.conclude.concluding(conclusion)]
         if ending.settlement is not None:
             writes.append(self.ledger.settling(ending.settlement))  # type: ignore[arg-type]  # acts differ
         recorded: Result | None
         recorded, *_ = await self.record.together(*writes)
+        if event is not None:
+            self.webhooks.recorded()
         return recorded
 
     async def _cache_writes(self, job: JobRun, ending: Ending) -> tuple[CacheWrite, ...]:

@@ -26,7 +26,7 @@ def dumped(body: dict[str, Any]) -> bytes:
 
 def texts_of(request: Request) -> Iterator[str]:
     """Yield all texts of the request. No error may repeat them."""
-    if request.input is not None:
+    if request.answer_kind != "text":
         for one in request.inputs:
             yield from texts_in(one)
         return

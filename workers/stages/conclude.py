@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from headgate.shared.cost.price import usd_text
 from headgate.shared.database.many_rows import find, insert_all, write_all
-from headgate.shared.database.tables import audit, callbacks, jobs
+from headgate.shared.database.tables import audit, callbacks, jobs, webhook_deliveries
 from headgate.shared.job.result import ENDED, WAITING, Result
 from headgate.shared.job.result_text import decode_result, encode_result
 from headgate.workers.clients.group_commit import Act
@@ -21,6 +21,7 @@ class Conclusion:
     """How a job ends, as the tables have it. `payers`: jobs that each pay a part of its cost.
 
     `callbacks_due_at_ms`: from when on maintenance may send its callbacks; None if it has none.
+    `event`: the row of the event for its webhook; None if it has none.
     """
 
     job_id: str
@@ -30,6 +31,7 @@ class Conclusion:
     audit_row: dict[str, Any]
     payers: tuple[str, ...] = ()
     callbacks_due_at_ms: int | None = None
+    event: dict[str, Any] | None = None
 
 
 class Conclude:
@@ -95,6 +97,8 @@ def _conclude(connection: Connection, items: Sequence[Conclusion]) -> list[Resul
         ]
         if unsent:
             insert_all(connection, callbacks, unsent)
+        if events := [item.event for item in ours if item.event is not None]:
+            insert_all(connection, webhook_deliveries, events)
     # Ended under our own fence: this act ran before; its commit was made, but not confirmed.
     again = [item.job_id for item in items if found.get((item.job_id, item.fence)) in ENDED]
     if again:

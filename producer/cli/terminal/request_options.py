@@ -73,11 +73,16 @@ _OPTIONS = (
         help="Keep the answer in the cache and use a cached one (exact), or do neither (off).",
     ),
     NO_CACHE,
+    click.option(
+        "--webhook-url", metavar="URL",
+        help="Call this URL when the job, or the whole batch, has ended (default: the tenant's).",
+    ),
 )  # fmt: skip
 
 _PLAIN = (
     "model", "priority", "tenant", "user", "tier", "on_limit", "system", "max_tokens",
     "max_cost_usd", "max_usd_per_million", "prefer", "task", "fallback", "same_provider",
+    "webhook_url",
 )  # fmt: skip
 """Options whose value is the value of the field of their name."""
 

@@ -50,7 +50,7 @@ def repeated(asked: Fields) -> Fields:
         "conversation": _conversation(asked.get("conversation")),
         "reasoning": {"effort": None, "summary": None, **fields_of(asked.get("reasoning"))},
         "text": _text(fields_of(asked.get("text"))),
-        "tools": [_tool(tool) for tool in objects_of(asked.get("tools"))],
+        "tools": repeated_tools(asked.get("tools")),
     }
 
 
@@ -59,6 +59,11 @@ def _text(given: Fields) -> Fields:
     if form.get("type") == "json_schema":
         form = {"description": None, "strict": False, **form}
     return {**_TEXT, **given, "format": form or _TEXT["format"]}
+
+
+def repeated_tools(tools: object) -> list[Fields]:
+    """Return the tools of a request as a response repeats them."""
+    return [_tool(tool) for tool in objects_of(tools)]
 
 
 def _tool(tool: Fields) -> Fields:

@@ -8,7 +8,7 @@ from headgate.producer.dialects.fields import Fields, fields_of, text_of
 from headgate.producer.dialects.openai import is_completion, is_message, unix_s
 from headgate.producer.dialects.responses.ids import response_id
 from headgate.producer.dialects.responses.items import ending_of, is_response, items_of
-from headgate.producer.dialects.responses.repeated import repeated
+from headgate.producer.dialects.responses.repeated import repeated, repeated_tools
 from headgate.producer.dialects.usage import openai_tier, read_anthropic, read_openai, read_result
 from headgate.shared.job.result import Usage
 
@@ -70,7 +70,7 @@ def _answered(begun: Fields, result: Fields) -> Fields:
     sent = fields_of(result.get("message"))
     if is_response(sent):
         ours = {name: begun[name] for name in _OURS}
-        return {**begun, **sent, **ours}
+        return {**begun, **sent, **ours, "tools": repeated_tools(sent.get("tools"))}
     reason = _REASONS.get(ending_of(result))
     tier = sent.get("service_tier") if is_completion(sent) else openai_tier(sent.get("usage"))
     return {

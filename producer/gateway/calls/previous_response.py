@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,7 @@ def named_before(params: Fields) -> str | None:
     return given or None
 
 
-async def continued(operations: Operations, call: GatewayCall, catalog: Catalog) -> GatewayCall:
+async def continued(operations: Operations, call: GatewayCall) -> GatewayCall:
     """Return the call with the response that it goes on with; one without that as it is.
 
     Raises CallRefused with 404 if the caller has no such response, and with 400 if that has no
@@ -47,10 +48,11 @@ async def continued(operations: Operations, call: GatewayCall, catalog: Catalog)
     given = named_before(params)
     if given is None:
         return call
+    at = await asyncio.to_thread(operations.current)
     before = await _answered(operations, call.caller, given)
     metadata = {**call.fields.get("metadata", {}), PREVIOUS: given}
     fields: RequestFields = {**call.fields, "metadata": metadata}
-    pin = _pin(before, call.model, catalog)
+    pin = _pin(before, call.model, at.catalog)
     if pin is not None:
         theirs = text_of(fields_of(before.result.message).get("id"))
         fields["params"] = {**params, _FIELD: theirs}

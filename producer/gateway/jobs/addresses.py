@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
-from headgate.producer.gateway.answering import AnswerAtDoor, ours
-from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.answering import ours_at
 from headgate.producer.gateway.jobs.events import events
 from headgate.producer.gateway.jobs.list_jobs import list_jobs
 from headgate.producer.gateway.jobs.many_jobs import cancel_many, wait
@@ -18,21 +15,11 @@ from headgate.producer.gateway.jobs.submit import submit
 def jobs_routes() -> list[Route]:
     """Return the addresses of jobs."""
     return [
-        _at("/v1/jobs", POST=submit, GET=list_jobs),
-        _at("/v1/jobs/wait", POST=wait),
-        _at("/v1/jobs/cancel", POST=cancel_many),
-        _at("/v1/jobs/{id}", GET=show, DELETE=cancel),
-        _at("/v1/jobs/{id}/status", GET=status),
-        _at("/v1/jobs/{id}/retry", POST=retry),
-        _at("/v1/jobs/{id}/events", GET=events),
+        ours_at("/v1/jobs", POST=submit, GET=list_jobs),
+        ours_at("/v1/jobs/wait", POST=wait),
+        ours_at("/v1/jobs/cancel", POST=cancel_many),
+        ours_at("/v1/jobs/{id}", GET=show, DELETE=cancel),
+        ours_at("/v1/jobs/{id}/status", GET=status),
+        ours_at("/v1/jobs/{id}/retry", POST=retry),
+        ours_at("/v1/jobs/{id}/events", GET=events),
     ]
-
-
-def _at(path: str, **answers: AnswerAtDoor) -> Route:
-    """Return the route of an address that answers these methods."""
-
-    async def answer(door: Door, request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        return await answers[method](door, request)
-
-    return Route(path, ours(answer), methods=list(answers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -49,21 +49,33 @@ class Given(NamedTuple):
 
 async def submit(door: Door, request: Request) -> Response:
     """Submit the job or the jobs of the body; answer with their ids."""
+    given, body = await _read_call(door, request)
+    if "jobs" in body:
+        return await _submit_many(door, body, given)
+    one = request_fields(body, given, given.key)
+    models = named_models(one, door.settings.model)
+    await door.require_models(given.caller, models)
+    job_id = await door.submit(one)
+    door.ownership.note([job_id], _owner(one))
+    headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
+    headers |= await door.rates_of(one, models[0])
+    return json_response({"id": job_id, "status": "queued"}, headers, status=202)
+
+
+async def read_request(door: Door, request: Request) -> tuple[Caller, RequestFields]:
+    """Return who calls, and the request in the body; raise InvalidRequest and KeyRefused."""
+    given, body = await _read_call(door, request)
+    return given.caller, request_fields(body, given, given.key)
+
+
+async def _read_call(door: Door, request: Request) -> tuple[Given, dict[str, Any]]:
+    """Return what the headers say, and the body."""
     require_only(once_each(request))
     caller = await caller_for(door, request, "jobs")
     headers = first_of_each(request)
     fields = of_headers(headers)
     key = fields.pop("idempotency_key", None) or headers.get("idempotency-key")
-    given = Given(caller, fields, key)
-    body = decoded(await read_json(request, door.settings))
-    if "jobs" in body:
-        return await _submit_many(door, body, given)
-    one = request_fields(body, given, given.key)
-    await door.require_models(caller, _models(one, door.settings.model))
-    job_id = await door.submit(one)
-    door.ownership.note([job_id], _owner(one))
-    headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
-    return json_response({"id": job_id, "status": "queued"}, headers, status=202)
+    return Given(caller, fields, key), decoded(await read_json(request, door.settings))
 
 
 async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Response:
@@ -75,10 +87,17 @@ async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Res
         count = f"{len(jobs)} requests, {samples} samples of each"
         raise InvalidRequest("jobs", count, f"give 1 to {MOST_JOBS} jobs in one call")
     act = _all_or_none if flag_in(body, "all_or_none") else _each
-    outcomes, requests = await asyncio.to_thread(act, door, jobs, samples, given)
-    for place, fields in requests.items():
-        own = outcomes[place * samples : (place + 1) * samples]
-        door.ownership.note((one for one in own if isinstance(one, str)), _owner(fields))
+    # Ten thousand take a second or two, in which other calls go on.
+    return await asyncio.to_thread(_answer, act, door, jobs, samples, given)
+
+
+Act = Callable[[Door, list[Any], int, Given], list[Outcome]]
+"""Submits the jobs; returns what became of each sample."""
+
+
+def _answer(act: Act, door: Door, jobs: list[Any], samples: int, given: Given) -> Response:
+    """Submit the jobs; return the answer."""
+    outcomes = act(door, jobs, samples, given)
     found = [
         {"id": one, "status": "queued"} if isinstance(one, str) else {"error": own_error(one)}
         for one in outcomes
@@ -88,11 +107,7 @@ async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Res
     return json_response({"jobs": found, **counts}, status=202)
 
 
-Submitted = tuple[list[Outcome], dict[int, RequestFields]]
-"""What became of each sample, and the requests that were good so far, by their places."""
-
-
-def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
+def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> list[Outcome]:
     """Submit the requests that are good."""
     outcomes: list[Outcome] = [HeadgateError()] * (len(jobs) * samples)
     good: dict[int, RequestFields] = {}
@@ -106,21 +121,20 @@ def _each(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
         for n, place in enumerate(good):
             own = done[n * samples : (n + 1) * samples]
             outcomes[place * samples : (place + 1) * samples] = own
-    return outcomes, good
+    return outcomes
 
 
-def _all_or_none(door: Door, jobs: list[Any], samples: int, given: Given) -> Submitted:
+def _all_or_none(door: Door, jobs: list[Any], samples: int, given: Given) -> list[Outcome]:
     """Submit all requests; raise what is wrong with the first bad one, with nothing queued."""
-    good: dict[int, RequestFields] = {}
+    good: list[RequestFields] = []
     for place, found in enumerate(_read(door, jobs, given)):
         if isinstance(found, HeadgateError):
             raise _placed(found, f"jobs[{place}]")
-        good[place] = found
+        good.append(found)
     try:
-        ids: list[Outcome] = [*door.operations.submit_many(list(good.values()), samples)]
+        return [*door.operations.submit_many(good, samples)]
     except (InvalidRequest, TierLimit) as error:
         raise _renamed(error) from None
-    return ids, good
 
 
 def _read(door: Door, jobs: list[Any], given: Given) -> list[RequestFields | HeadgateError]:
@@ -133,7 +147,7 @@ def _read(door: Door, jobs: list[Any], given: Given) -> list[RequestFields | Hea
         try:
             fields = request_fields(one, given, key)
             if catalog is not None:
-                require_models(caller, _models(fields, door.settings.model), catalog)
+                require_models(caller, named_models(fields, door.settings.model), catalog)
         except (InvalidRequest, KeyRefused) as error:
             found.append(error)
         else:
@@ -160,7 +174,7 @@ def request_fields(body: object, given: Given, key: str | None) -> RequestFields
     return fields  # type: ignore[return-value]  # checked when they are submitted
 
 
-def _models(fields: RequestFields, default: str) -> list[str]:
+def named_models(fields: RequestFields, default: str) -> list[str]:
     """Return the models that the request names."""
     others = fields.get("fallback")
     named: list[Any] = [fields.get("model") or default]

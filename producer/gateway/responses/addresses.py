@@ -41,6 +41,7 @@ def responses_routes() -> list[Route]:
     return [
         Route("/v1/responses", _create, methods=["POST"]),
         Route("/v1/responses/input_tokens", vendors(count_input), methods=["POST"]),
+        Route("/v1/responses/compact", vendors(_compact), methods=["POST"]),
         Route(one, vendors(_one), methods=["GET", "DELETE"]),
         Route(f"{one}/cancel", vendors(cancel), methods=["POST"]),
         Route(f"{one}/input_items", vendors(list_input), methods=["GET"]),
@@ -49,6 +50,11 @@ def responses_routes() -> list[Route]:
 
 async def _create(request: Request) -> Response:
     return await door_of(request).answer(request, "responses")
+
+
+async def _compact(_door: Door, _request: Request) -> Response:
+    words = "responses are not compacted here; leave out items that are not needed any more"
+    raise CallRefused("not_found", words)
 
 
 async def _one(door: Door, request: Request) -> Response:
@@ -164,7 +170,7 @@ async def count_input(door: Door, request: Request) -> Response:
     fields = form_fields({"input": "", **body})
     call = GatewayCall("responses", "responses", caller, fields, new_request_id(), name, 0)
     if named_before(fields.get("params", {})) is not None:
-        fields = (await continued(door.operations, call, at.catalog)).fields
+        fields = (await continued(door.operations, call)).fields
     counted = request_from({**fields, "model": name})
     model = None if name == AUTO else at.catalog.model(name)
     count = tokens.input_tokens(counted, model)

@@ -24,7 +24,7 @@ LEFT_OUT = {
     "kubernetes": 1,
     "minutes": 1,
     "other-package": 2,
-    "own-test": 2,
+    "own-test": 5,
     "package-index": 1,
     "servers": 3,
     "systemd": 2,

@@ -54,6 +54,7 @@ TICKETS = st.builds(
     arrival_ms=st.integers(1_000_000, 1_000_100),
     deadline_ms=st.sampled_from([4_000_000_000_000] * 7 + [1_000_000_000]),
     paid=st.booleans(),
+    pinned_key=st.sampled_from(["", "", "", "key1"]),
 )
 
 

@@ -26,6 +26,8 @@ from headgate.shared.database.tables import (
     metadata,
     usage_days,
     usage_summed,
+    webhook_deliveries,
+    webhook_tenants,
 )
 from headgate.shared.errors import Unreachable
 from tests.releases.coming import MIGRATION, make_next
@@ -89,6 +91,11 @@ def fill(engine: Engine) -> None:
         counted = {"day": 20261121, "lines": 1, "summed_at_ms": 2**40}
         connection.execute(insert(usage_summed).values(**counted))
         connection.execute(insert(database_id).values(one=1, id="an id"))
+        hook = {"tenant": "acme", "secret": "whsec_", "created_at_ms": 2**40}
+        connection.execute(insert(webhook_tenants).values(**hook, url="https://a.example/"))
+        event = {"id": "evt_1", "tenant": "acme", "event": "job.failed", "body": "{}"}
+        times = {"created_at_ms": 2**40, "due_at_ms": 2**40, "until_ms": 2**40}
+        connection.execute(insert(webhook_deliveries).values(**event, **times, state="pending"))
         flags = {"any_user": True, "any_tenant": False, "scopes": "[]", "origins": "[]"}
         words = {"id": "hgk_1", "name": "web", "tenant": "acme", "secret_sha256": "0"}
         connection.execute(insert(gateway_keys).values(**words, **flags, created_at_ms=2**40))

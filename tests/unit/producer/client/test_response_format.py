@@ -104,6 +104,8 @@ def test_the_form_goes_where_the_dialect_has_it() -> None:
     responses: Any = {"input": "x", "dialect": "responses"}
     text = with_response_format(responses, Place)["params"]["text"]["format"]
     assert (text["name"], text["schema"]) == ("Place", form["schema"])
+    said = with_response_format({"input": "x", "instructions": "Be kind."}, Place)
+    assert said["params"] == {"instructions": "Be kind.", "text": {"format": text}}
     own = {"type": "json_object"}
     assert with_response_format({"prompt": "x"}, own)["params"]["response_format"] == own
     assert with_response_format({"prompt": "x"}, None) == {"prompt": "x"}

@@ -207,7 +207,9 @@ BAD_FIELDS: dict[str, dict[str, Any]] = {
     "nothing at all": {},
     "two of three": {"prompt": "a", "input": "b"},
     "an unknown field": {"prompt": "a", "max_tokens": 5},
-    "a field whose part does not stand": {"prompt": "a", "webhook_url": "k"},
+    "a webhook that is no URL": {"prompt": "a", "webhook_url": "k"},
+    "a webhook by http": {"prompt": "a", "webhook_url": "http://hooks.example.com/"},
+    "a webhook to this machine": {"prompt": "a", "webhook_url": "https://127.0.0.1/"},
     "a wrong type": {"prompt": 5},
     "a number as a text": {"prompt": "a", "deadline_s": "60"},
     "a name that is no text": {"prompt": "a", 5: "b"},  # type: ignore[dict-item]

@@ -212,6 +212,7 @@ FAULTS = [
     ('tiers.free.models."gpt-4o" = 3', 'tiers.free.models."gpt-4o"', "3", "give a table"),
     ("tiers.free.models = 3", "tiers.free.models", "3", "give a table"),
     ('providers.custom.api_key_optional = "no"', *OPTIONAL, "give true or false"),
+    ("providers.anthropic.responses = true", "providers.anthropic.responses", "True", "leave it"),
     # required keys, and names
     (NEW.replace('provider = "openai"', ""), 'models."x".provider', "(missing)", "is required"),
     (NEW.replace('source = "a test"', ""), 'models."x".source', "(missing)", "is required"),

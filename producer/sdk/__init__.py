@@ -1,0 +1,1 @@
+"""The vendors' own libraries on our queue, without a gateway between them."""
