@@ -78,4 +78,4 @@ wheel: venv
 
 clean:
 	rm -rf dist build .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find headgate producer workers shared migrations deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find headgate producer workers shared migrations deploy docs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headgate.producer.admin.cache import CacheStats
     from headgate.producer.admin.health import HealthReport
     from headgate.producer.admin.limits_rows import LimitsReport
+    from headgate.producer.callers.refused import KeyRefused
     from headgate.producer.client.async_client import AsyncClient
     from headgate.producer.client.client import Client
     from headgate.producer.client.handle import AsyncJob, Job
@@ -81,6 +82,7 @@ __all__ = [
     "JobFailed",
     "JobFilters",
     "JobTimeout",
+    "KeyRefused",
     "LimitsReport",
     "Listed",
     "MapFailed",
@@ -118,6 +120,7 @@ _MODULES = (
     "headgate.shared.job.waiting_for",
     "headgate.shared.settings",
     "headgate.producer.errors",
+    "headgate.producer.callers.refused",
     "headgate.producer.submit.fields",
     "headgate.producer.results.listing",
     "headgate.producer.usage.report",

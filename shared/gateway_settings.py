@@ -1,17 +1,17 @@
-"""The settings of the gateway, which are a part of all settings."""
+"""The settings of the gateway and of its clients, which are a part of all settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
-from headgate.shared.setting_types import Networks, Origins
+from headgate.shared.setting_types import HttpUrl, Networks, Origins
 
 
 class GatewaySettings(BaseModel):
-    """The settings that only `headgate gateway` reads. `Settings` has them, too."""
+    """The settings of `headgate gateway`, and of clients that ask one. `Settings` has them, too."""
 
     gateway_open: bool = Field(
         default=False,
@@ -61,4 +61,14 @@ class GatewaySettings(BaseModel):
         default=None,
         description="The file with the private key of that certificate (default: it is in the "
         "certificate's file).",
+    )
+    base_url: HttpUrl | None = Field(
+        default=None,
+        description="The address of a gateway that clients ask in place of Redis and the database, "
+        "such as https://llm.example.com (default: none).",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="The key that clients give to the gateway at HEADGATE_BASE_URL (default: "
+        "none).",
     )

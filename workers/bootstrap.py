@@ -50,7 +50,6 @@ from headgate.workers.maintenance.prune_record import RecordPrune
 from headgate.workers.maintenance.queue_watch import QueueWatch
 from headgate.workers.maintenance.recover import Recover
 from headgate.workers.maintenance.revoke import Revoke
-from headgate.workers.maintenance.shed import Shed
 from headgate.workers.maintenance.usage_rollup import UsageRollup
 from headgate.workers.maintenance.webhooks.sender import sender
 from headgate.workers.pipeline.ask import Ask
@@ -228,7 +227,6 @@ def _background(
         alerts=Alerts(batcher, keys, url, owner), rollup=UsageRollup(engine, clock.now_ms),
         memory=MemoryWatch(batcher, keys, queues), clock_ms=clock.now_ms,
         callbacks=CallbackUpkeep(engine, pipeline.callbacks, clock.now_ms),
-        shed=Shed(engine, batcher, keys, clock.now_ms),
     )  # fmt: skip
     has_turn = partial(holds_turn, batcher, keys, owner)
     webhooks = sender(in_force, engine, pipeline.record, pipeline.webhooks, has_turn, clock.now_ms)

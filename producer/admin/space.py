@@ -79,6 +79,7 @@ class Space:
                 "share": round(use.share, 4), "takes": use.takes,
             },
             "disks": [asdict(disk) for disk in self.disks],
+            "unwritten": self.unwritten,
         }  # fmt: skip
 
 

@@ -12,6 +12,9 @@ Scope = Literal[
 
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 
+DEFAULT_SCOPES: frozenset[Scope] = frozenset({"chat", "embeddings", "jobs"})
+"""What a key may do for which its maker names nothing: calls and jobs of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -28,7 +31,7 @@ class Caller:
     any_user: bool = False
     any_tenant: bool = False
     tier: str | None = None
-    scopes: frozenset[Scope] = frozenset({"chat", "embeddings"})
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
     models: frozenset[str] | None = None
     rpm: int | None = None
     tpm: int | None = None

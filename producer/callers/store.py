@@ -9,7 +9,7 @@ from typing import Any, Literal
 import orjson
 from sqlalchemy import Engine, Select, and_, insert, or_, select, update
 
-from headgate.producer.callers.caller import Scope
+from headgate.producer.callers.caller import DEFAULT_SCOPES, Scope
 from headgate.producer.callers.keys import GatewayKey, new_key_id, new_secret, sha256_of
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import gateway_keys
@@ -27,7 +27,7 @@ class NewKey:
     any_user: bool = False
     any_tenant: bool = False
     tier: str | None = None
-    scopes: tuple[Scope, ...] = ("chat", "embeddings")
+    scopes: tuple[Scope, ...] = tuple(sorted(DEFAULT_SCOPES))
     models: tuple[str, ...] = ()
     rpm: int | None = None
     tpm: int | None = None

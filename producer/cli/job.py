@@ -79,11 +79,11 @@ def jobs(
       headgate jobs --status failed --since 2h
       headgate jobs --metadata run=7 --code rate_limited
     """
-    from headgate.producer.client.client import Client
+    from headgate.producer.cli.terminal.servers import open_client
 
     before = None if before is None else whole_job_id(before, "--before")
     batch = None if batch is None else whole_batch_id(batch, "--batch")
-    with Client() as client:
+    with open_client() as client:
         found = client.jobs(
             **filters,
             since=None if since is None else parse_moment(since),

@@ -59,13 +59,13 @@ def submit(
     \b
     Example: headgate submit "Summarise the plot of Hamlet" --wait
     """
-    from headgate.producer.client.client import Client
+    from headgate.producer.cli.terminal.servers import open_client
 
     given = GivenFields.of(options)
     fields = _request_fields(prompt, given, options)
     if stream:
         fields["stream"] = True
-    with Client() as client:
+    with open_client() as client:
         with given.naming():
             job = client.submit(**fields)
         if stream:
@@ -116,10 +116,10 @@ def result(job_id: str, wait: bool, timeout: float | None, as_json: bool) -> int
     \b
     Example: headgate result 0192f3c4-... --timeout 30
     """
-    from headgate.producer.client.client import Client
+    from headgate.producer.cli.terminal.servers import open_client
 
     job_id = whole_job_id(job_id)
-    with Client() as client:
+    with open_client() as client:
         found = client.result(job_id)
         if not found.ended and (wait or timeout is not None):
             ended = _wait(client, job_id, timeout, may_start=False)
@@ -141,9 +141,9 @@ def cancel(job_ids: tuple[str, ...], as_json: bool) -> int:
     \b
     Example: headgate cancel 0192f3c4-... 0192f3c5-...
     """
-    from headgate.producer.client.client import Client
+    from headgate.producer.cli.terminal.servers import open_client
 
-    with Client() as client:
+    with open_client() as client:
         found = client.cancel_many([whole_job_id(given) for given in dict.fromkeys(job_ids)])
     if as_json:
         shown = [one.as_json() for one in found]

@@ -47,7 +47,7 @@ def keys() -> None:
 @click.option("--tier", metavar="TIER", help="The tier of the calls.")
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(get_args(Scope)),
-    help="What the key may do; repeat for more (default: chat and embeddings).",
+    help="What the key may do; repeat for more (default: chat, embeddings and jobs).",
 )  # fmt: skip
 @click.option(
     "--model", "models", multiple=True, metavar="M",

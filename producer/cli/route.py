@@ -37,7 +37,7 @@ def route(
     \b
     Example: headgate route "Translate to French: good morning" --prefer speed
     """
-    from headgate.producer.client.client import Client
+    from headgate.producer.cli.terminal.servers import open_client
 
     fields: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     text = read_prompt(prompt)
@@ -48,7 +48,7 @@ def route(
         fields["prompt"] = text
     if max_tokens is not None:
         fields["params"] = {"max_tokens": max_tokens}
-    with Client() as client:
+    with open_client() as client:
         found = client.route(**fields)
     print_json(found.as_json()) if as_json else _print(found)
 

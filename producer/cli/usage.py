@@ -74,14 +74,14 @@ def usage(
     \b
     Example: headgate usage --by tenant,day --since 7d
     """
-    from headgate.producer.client.client import Client
+    from headgate.producer.cli.terminal.servers import open_client
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json cannot be used together")
     if asked["batch"] is not None:
         asked["batch"] = whole_batch_id(asked["batch"], "--batch")
     begin, end = _parse_when(since, "--since"), _parse_when(until, "--until")
-    with Client() as client:
+    with open_client() as client:
         found = client.usage(by, since=begin, until=end, **asked)
     if as_json:
         print_json(found.as_json())

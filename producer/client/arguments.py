@@ -12,6 +12,11 @@ from headgate.shared.settings import Settings, load, masked
 UsageKey = Literal["tenant", "user", "model", "template", "batch", "day", "month"]
 """What `usage` can group by."""
 
+NOT_PICKLED = (
+    "{} cannot be pickled or copied, because it holds connections: make one in each process, "
+    "and give it ids of jobs"
+)
+
 
 def checked_settings(given: object) -> Settings | None:
     """Return the settings of a client; raise WrongUse for anything but Settings, a URL or None.

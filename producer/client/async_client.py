@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from functools import partial
-from typing import Self, Unpack, cast
+from typing import NoReturn, Self, Unpack, cast
 
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
-from headgate.producer.client.arguments import UsageKey, require_seconds, timeout_of
+from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, require_seconds, timeout_of
 from headgate.producer.client.client import CANCEL_WAIT_S
-from headgate.producer.client.direct.in_loops import AsyncDirect
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.many.ends import checked_ids, ends_of
 from headgate.producer.client.many.gather import collected_async, completed_async
 from headgate.producer.client.many.prompts import answers_of, combined_async
 from headgate.producer.client.many.slices import Flow, Progress
 from headgate.producer.client.many.submit import submit_slices_async
-from headgate.producer.client.operations import Operations
 from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.response_format import (
     ResponseFormat,
@@ -27,6 +25,7 @@ from headgate.producer.client.response_format import (
     with_response_format,
 )
 from headgate.producer.client.transport import AsyncTransport
+from headgate.producer.client.ways import Way
 from headgate.producer.errors import JobTimeout
 from headgate.producer.results.listing import JobFilters, Listed
 from headgate.producer.submit.admission_check import AdmissionCheck
@@ -42,13 +41,21 @@ class AsyncClient:
 
     settings: Settings, such as `Settings(redis_url="redis://...")`, or the URL of a Redis. Default:
         from the environment.
+    base_url, api_key: the address of a gateway, with or without /v1, and a key for it. Then the
+        client needs no Redis and no database. Default: HEADGATE_BASE_URL and HEADGATE_API_KEY.
 
     The client opens its servers at the first use. Use it as an async context manager, or call
     `close`. Many tasks may use one client.
     """
 
-    def __init__(self, settings: Settings | str | None = None) -> None:
-        self._transport: AsyncTransport = AsyncDirect(Operations(settings))
+    def __init__(
+        self,
+        settings: Settings | str | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self._transport: AsyncTransport = Way(settings, base_url, api_key).in_loops()
 
     async def submit(
         self,
@@ -252,6 +259,9 @@ class AsyncClient:
     async def close(self) -> None:
         """Close all connections. Whoever still waits is cancelled."""
         await self._transport.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NOT_PICKLED.format("AsyncClient"))
 
     async def __aenter__(self) -> Self:
         return self

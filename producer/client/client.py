@@ -5,21 +5,19 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self, Unpack, cast
+from typing import NoReturn, Self, Unpack, cast
 
 from headgate.producer.admin.budgets import BudgetRow
 from headgate.producer.admin.cache import CacheStats
 from headgate.producer.admin.health import HealthReport
 from headgate.producer.admin.limits_rows import LimitsReport
-from headgate.producer.client.arguments import UsageKey, require_seconds, timeout_of
-from headgate.producer.client.direct.blocking import Direct
+from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, require_seconds, timeout_of
 from headgate.producer.client.handle import Job
 from headgate.producer.client.many.ends import checked_ids
 from headgate.producer.client.many.gather import collected, completed
 from headgate.producer.client.many.prompts import answers_of, combined
 from headgate.producer.client.many.slices import Flow, Progress
 from headgate.producer.client.many.submit import submit_slices
-from headgate.producer.client.operations import Operations
 from headgate.producer.client.pieces import TextPiece
 from headgate.producer.client.response_format import (
     ResponseFormat,
@@ -27,6 +25,7 @@ from headgate.producer.client.response_format import (
     with_response_format,
 )
 from headgate.producer.client.transport import BlockingTransport
+from headgate.producer.client.ways import Way
 from headgate.producer.errors import JobTimeout
 from headgate.producer.installation import Installation
 from headgate.producer.results.listing import JobFilters, Listed
@@ -46,13 +45,21 @@ class Client:
 
     settings: Settings, such as `Settings(redis_url="redis://...")`, or the URL of a Redis. Default:
         from the environment.
+    base_url, api_key: the address of a gateway, with or without /v1, and a key for it. Then the
+        client needs no Redis and no database. Default: HEADGATE_BASE_URL and HEADGATE_API_KEY.
 
     The client opens its servers at the first use. Use it as a context manager, or call `close`.
     Many threads may use one client; a forked child opens servers of its own.
     """
 
-    def __init__(self, settings: Settings | str | None = None) -> None:
-        self._transport: BlockingTransport = Direct(Operations(settings))
+    def __init__(
+        self,
+        settings: Settings | str | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self._transport: BlockingTransport = Way(settings, base_url, api_key).blocking()
         _open_clients.add(self)
 
     def open(self) -> Installation:
@@ -364,6 +371,9 @@ class Client:
     def close(self) -> None:
         """Close all connections. Whoever still waits gets a RuntimeError."""
         self._transport.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NOT_PICKLED.format("Client"))
 
     def __enter__(self) -> Self:
         return self

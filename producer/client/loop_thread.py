@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
@@ -72,7 +73,10 @@ class LoopThread:
                 work.close()
                 raise RuntimeError(CLOSED)
             if self._running is None:
-                self._running = _RunningLoop()
+                self._running = running = _RunningLoop()
+                # A client that nobody closes ends its thread when it is collected as garbage. At
+                # the exit of the program those that are left are closed in order.
+                weakref.finalize(self, running.end_soon).atexit = False
             return self._running
 
     def _reset_after_fork(self) -> None:
@@ -91,10 +95,12 @@ class _RunningLoop:
         self._lock = threading.Lock()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="headgate-client", daemon=True
-        )
+        self._thread = threading.Thread(target=self._work, name="headgate-client", daemon=True)
         self._thread.start()
+
+    def _work(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     def run(self, work: Work[T]) -> T:
         """Return what `work` returns in the loop."""
@@ -127,10 +133,21 @@ class _RunningLoop:
         with contextlib.suppress(NotInTime, CancelledError):
             ending = asyncio.run_coroutine_threadsafe(_end_all(closing), self._loop)
             ending.result(CLOSE_WITHIN_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.call(self._loop.stop)
         self._thread.join(CLOSE_WITHIN_S)
-        if not self._thread.is_alive():
-            self._loop.close()
+
+    def end_soon(self) -> None:
+        """Cancel what runs, and end the thread, without waiting for that."""
+
+        def end() -> None:
+            ending = self._loop.create_task(_end_all(_nothing()))
+            ending.add_done_callback(lambda _: self._loop.stop())
+
+        self.call(end)
+
+
+async def _nothing() -> None:
+    """Do nothing."""
 
 
 async def _end_all(closing: Work[None]) -> None:

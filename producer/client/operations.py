@@ -126,9 +126,13 @@ class Operations:
 
     def results(self, ids: Sequence[str]) -> list[Result]:
         """Return results as they are now, in order; raise for the first id that has none."""
-        with self._record() as (engine, find_waits):
-            found = read.read_many(engine, list(dict.fromkeys(ids)), find_waits)
+        found = self.read_many(ids)
         return [result_of(found[job_id]) for job_id in ids]
+
+    def read_many(self, ids: Sequence[str]) -> Found:
+        """Return results as they are now by id, or why there is none."""
+        with self._record() as (engine, find_waits):
+            return read.read_many(engine, list(dict.fromkeys(ids)), find_waits)
 
     def end_or_wait(self, job_id: str) -> Result | WaitingFor | None:
         """Return the result if the job has ended, else what it waits for; None if it runs."""

@@ -140,7 +140,8 @@ class Door:
         except Exception as error:
             response = self.refused(dialect, error, request_id)
         if call is not None:
-            response.headers.update(await self._rates(call, response))
+            model = response.headers.get(MODEL_USED, call.model)
+            response.headers.update(await self.rates_of(call.fields, model, call.dialect))
         return response
 
     async def _respond(self, request: Request, call: GatewayCall) -> Response:
@@ -154,15 +155,16 @@ class Door:
             return json_response(queued_body(call, job_id), facts)
         return await self._wait(request, call)
 
-    async def _rates(self, call: GatewayCall, response: Response) -> Mapping[str, str]:
-        """Return what is left of the limits that bind the caller."""
-        model = response.headers.get(MODEL_USED, call.model)
+    async def rates_of(
+        self, fields: RequestFields, model: str, dialect: Dialect = "openai"
+    ) -> Mapping[str, str]:
+        """Return what is left of the limits that bind the caller of this request."""
         try:
-            return await (await self.parts()).rates.headers(call.fields, model, call.dialect)
+            return await (await self.parts()).rates.headers(fields, model, dialect)
         except HeadgateError:  # without Redis nothing is known
             return {}
         except Exception as error:  # the answer is there, and goes without them
-            log.error("no limits are known in call %s: %s", call.request_id, place_of(error))
+            log.error("no limits are known for an answer: %s", place_of(error))
             return {}
 
     def refused(self, dialect: Dialect, error: Exception, request_id: str) -> Response:

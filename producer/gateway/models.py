@@ -35,7 +35,7 @@ def openai_form(model: Model) -> dict[str, Any]:
     """Return the model as OpenAI's API lists it."""
     return {
         "id": model.name, "object": "model", "created": int(_since(model).timestamp()),
-        "owned_by": model.provider,
+        "owned_by": model.provider, "shutdown_date": None,
     }  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def anthropic_form(model: Model) -> dict[str, Any]:
         "type": "model", "id": model.name, "display_name": model.name,
         "created_at": _since(model).isoformat().replace("+00:00", "Z"),
         "max_input_tokens": model.context_tokens, "max_tokens": model.max_output_tokens,
+        "lifecycle": "active", "capabilities": None, "deprecated_at": None, "retires_at": None,
+        "line": None,
     }  # fmt: skip
 
 

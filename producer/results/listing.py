@@ -123,7 +123,7 @@ def list_jobs(engine: Engine, asked: JobQuery, find_waits: FindWaits = no_waits)
     Only the newest 20,000 waiting jobs are looked up to tell queued from deferred ones. Raises
     InvalidRequest, and UnknownJob for `before`.
     """
-    _check(asked)
+    check_filters(asked)
     query = _query(asked)
     if asked.before is not None:
         query = query.where(_after(*_place_of(engine, asked.before)))
@@ -149,7 +149,7 @@ def _list_waiting(
     return found[:limit]
 
 
-def _check(asked: JobQuery) -> None:
+def check_filters(asked: JobQuery) -> None:
     """Raise InvalidRequest for the first field that cannot be right."""
     words = (("status", STATUSES), ("priority", PRIORITIES), ("code", CODES))
     for name, known in words:
@@ -197,11 +197,11 @@ def _conditions(asked: JobQuery) -> list[ColumnElement[bool]]:
         wanted.append(or_(jobs.c.model.in_(names), audit.c.model_used.in_(names)))
     if asked.since is not None:
         wanted.append(jobs.c.submitted_at_ms >= moments.ms_of("since", asked.since))
-    wanted += [has_pair(*_pair(key, value)) for key, value in (asked.metadata or {}).items()]
+    wanted += [has_pair(*pair_of(key, value)) for key, value in (asked.metadata or {}).items()]
     return wanted
 
 
-def _pair(key: str, value: object) -> tuple[str, str]:
+def pair_of(key: str, value: object) -> tuple[str, str]:
     text = text_of(value)
     if not isinstance(key, str) or text is None or "\0" in key + text:
         remedy = "only texts, numbers, true and false can be found"

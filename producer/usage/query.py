@@ -89,8 +89,8 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
     `by`: the names to group by. Rows are ordered by time if grouped by it, else by cost, the
     highest first.
     """
-    names = _group_names(by)
-    period, wanted, limit = _read(asked)
+    names = group_names(by)
+    period, wanted, limit = read_query(asked)
     found: _Sums = defaultdict(_Sum)
     with snapshot(engine) as connection:
         if connection.dialect.name == "postgresql":
@@ -114,7 +114,7 @@ def usage(engine: Engine, by: str | Sequence[str] = (), **asked: Unpack[UsageQue
     return UsageReport(names, *period.as_text(), rows, _row((), (), total))
 
 
-def _read(asked: UsageQuery) -> tuple[Period, dict[str, str], int | None]:
+def read_query(asked: UsageQuery) -> tuple[Period, dict[str, str], int | None]:
     """Return the period, the wanted values by column, and the number of rows."""
     only: dict[str, Any] = {**asked}
     period = between(only.pop("since", None), only.pop("until", None))
@@ -134,7 +134,7 @@ def _by_cost(key: tuple[Any, ...], one: _Sum) -> tuple[Any, ...]:
     return -one.counts[_COST], -one.counts[_REQUESTS], key
 
 
-def _group_names(by: str | Sequence[str]) -> tuple[str, ...]:
+def group_names(by: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names to group by, each once; `user` is preceded by `tenant`."""
     if isinstance(by, str):
         by = [word.strip() for word in by.split(",") if word.strip()]

@@ -18,7 +18,7 @@ from headgate.shared.errors import Unfit
 if TYPE_CHECKING:
     from alembic.config import Config
 
-NEWEST = "0006"
+NEWEST = "0005"
 """The revision that this code works with; the last file in migrations/versions."""
 
 ADVISORY_LOCK = 0x48656164

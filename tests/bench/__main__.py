@@ -31,6 +31,7 @@ BY_NAME_ONLY = {
     "storm": "retries while 17 % of the calls fail (a minute)",
     "million": "a million queued jobs (some minutes, some GB of disk)",
     "small_redis": "a million jobs through a Redis of 64 MB (half an hour, 5 GB of disk)",
+    "clients": "what calls cost on Redis and over HTTP, and 1,000 who wait (a minute)",
     "cancels": "5,000 single cancels beside a worker at full rate (some minutes)",
     "usage": "who used what, of ten million jobs (20 minutes, 10 GB of disk)",
 }

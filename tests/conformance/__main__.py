@@ -11,11 +11,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 
 from tests import ROOT
 from tests.bench.table import Table
 from tests.conformance.cases import Outcome, all_cases, read_expected, run_case
 from tests.conformance.environments import make_all
+from tests.conformance.sdk_suites import examples, run_suites
 from tests.conformance.up import Up
 from tests.support.servers import short_folder
 
@@ -49,13 +51,16 @@ def main(arguments: list[str]) -> int:
     expected = read_expected()
     outcomes: list[Outcome] = []
     with gateway(given.url) as url:
-        for case in all_cases(programs, url, given.key):
+        own = examples(FOLDER, programs.python, url, given.key)
+        for case in (*all_cases(programs, url, given.key), *own):
             if given.only in case.name:
                 outcomes += run_case(case)
+        if given.only in "tests of the libraries":
+            outcomes += run_suites(FOLDER, programs.python, url)
     table = Table("conformance", ("case", "outcome", "what"))
     red = 0
     for outcome in outcomes:
-        reason = expected.get(outcome.name)
+        reason = next((why for name, why in expected.items() if fnmatch(outcome.name, name)), None)
         word = outcome.word if reason is None or outcome.word != "red" else "red, as documented"
         red += word == "red"
         table.rows.append((outcome.name, word, (reason or outcome.words)[:110]))

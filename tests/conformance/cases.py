@@ -31,6 +31,8 @@ COMPLY = [
     ("openai-chat", "gpt-4o-mini"),
     ("openai-chat", "gpt-5.4-mini"),
     ("openai-chat", "claude-haiku-4-5"),
+    ("open-responses", "gpt-4o-mini"),
+    ("open-responses", "claude-haiku-4-5"),
     ("anthropic", "claude-haiku-4-5"),
     ("anthropic", "gpt-4o-mini"),
 ]

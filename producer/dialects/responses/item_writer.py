@@ -95,8 +95,9 @@ class ItemWriter:
         whole = whole or part.as_part()
         if part.kind in TEXT_FIELDS:
             name = TEXT_FIELDS[part.kind]
-            more: Fields = {"logprobs": whole["logprobs"]} if part.kind == "output_text" else {}
-            fields = {name: whole[name], **more}
+            is_text = part.kind == "output_text"
+            more: Fields = {"logprobs": whole.get("logprobs") or []} if is_text else {}
+            fields = {name: text_of(whole.get(name)), **more}
             self._of_part(f"{_DELTAS[part.kind]}.done", sent, at, **fields)
         self._of_part("response.content_part.done", sent, at, part=whole)
 

@@ -19,12 +19,18 @@ def facts(call: GatewayCall, result: Result) -> Headers:
     """
     elapsed_ms = (time.monotonic() - call.began) * 1000
     jobs_ms = (result.queued_ms or 0) + (result.latency_ms or 0)
-    headers = job_headers(call, result.id) | {
+    overhead = {"x-headgate-overhead-ms": str(max(0, round(elapsed_ms - jobs_ms)))}
+    return {**job_headers(call, result.id), **of_result(result), **overhead}
+
+
+def of_result(result: Result) -> Headers:
+    """Return what happened to a job that has ended."""
+    headers = {
+        "x-headgate-job-id": result.id,
         "x-headgate-attempts": str(result.attempts),
         "x-headgate-cached": result.cached or "none",
         "x-headgate-fallback": "true" if result.fallback else "false",
         "x-headgate-queued-ms": str(result.queued_ms or 0),
-        "x-headgate-overhead-ms": str(max(0, round(elapsed_ms - jobs_ms))),
     }
     if result.model_used is not None:
         headers["x-headgate-model-used"] = result.model_used

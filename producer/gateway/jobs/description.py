@@ -56,7 +56,10 @@ def jobs_paths(responses: Responses) -> dict[str, Any]:
             "get": call("List jobs, the newest first", *filters, limit),
         },
         "/v1/jobs/wait": {
-            "post": call("Wait until one of many jobs has ended", body=_of_ids("wait_s"))
+            "post": call(
+                "Wait until one of many jobs has ended",
+                body=_of_ids("wait_s", open={"type": "boolean"}),
+            )
         },
         "/v1/jobs/cancel": {"post": call("Cancel many jobs", body=_of_ids("timeout_s"))},
         one: {
@@ -82,8 +85,8 @@ def described(
     return made
 
 
-def _of_ids(seconds: str) -> dict[str, Any]:
-    properties = {"ids": _IDS, seconds: _SECONDS}
+def _of_ids(seconds: str, **others: dict[str, Any]) -> dict[str, Any]:
+    properties = {"ids": _IDS, seconds: _SECONDS, **others}
     return {
         "type": "object", "required": ["ids"], "properties": properties,
         "additionalProperties": False,

@@ -18,7 +18,13 @@ from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.jobs.callers import caller_for
 from headgate.producer.gateway.jobs.one_job import CANCEL_WAIT_S
-from headgate.producer.gateway.jobs.params import ids_in, once_each, require_only, seconds_in
+from headgate.producer.gateway.jobs.params import (
+    flag_in,
+    ids_in,
+    once_each,
+    require_only,
+    seconds_in,
+)
 from headgate.producer.gateway.jobs.waiting import while_there
 from headgate.shared.errors import HeadgateError
 from headgate.shared.job.result import Result
@@ -38,9 +44,13 @@ async def _body_and_own(door: Door, request: Request) -> tuple[dict[str, Any], s
 
 
 async def wait(door: Door, request: Request) -> Response:
-    """Answer once at least one of the jobs has ended, with all that have."""
+    """Answer once at least one of the jobs has ended, with all that have.
+
+    With `open` the others come, too, as they are then.
+    """
     body, own = await _body_and_own(door, request)
-    require_only(body, "ids", "wait_s")
+    require_only(body, "ids", "wait_s", "open")
+    shows_open = flag_in(body, "open")
     wait_s = seconds_in(body, "wait_s", WAIT_S, door.settings.gateway_wait_s)
     found: dict[str, End] = {
         job_id: UnknownJob(job_id) for job_id in body["ids"] if job_id not in own
@@ -50,6 +60,8 @@ async def wait(door: Door, request: Request) -> Response:
         ids = [job_id for job_id in dict.fromkeys(body["ids"]) if job_id in own]
         work = waiters.some_ended(ids, 0 if found else wait_s)
         found |= await while_there(door, request, work) or {}
+        if shows_open and (left := [job_id for job_id in ids if job_id not in found]):
+            found |= await asyncio.to_thread(door.operations.read_many, left)
     return json_response({"results": {job_id: _shown(end) for job_id, end in found.items()}})
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headgate.producer.errors import UnknownJob
+from headgate.producer.gateway.calls.headers import of_result
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.jobs.callers import own_job
@@ -39,11 +40,10 @@ async def show(door: Door, request: Request) -> Response:
 
 def shown(result: Result) -> Response:
     """Return the answer that shows a result as it is now."""
-    headers = {"x-headgate-job-id": result.id}
     if result.ended:
-        return json_response(result.as_json(), headers)
-    headers["retry-after"] = str(_again_after_s(result))
-    return json_response(result.as_json(), headers, status=202)
+        return json_response(result.as_json(), of_result(result))
+    after = {"x-headgate-job-id": result.id, "retry-after": str(_again_after_s(result))}
+    return json_response(result.as_json(), after, status=202)
 
 
 def _again_after_s(result: Result) -> int:
@@ -75,7 +75,7 @@ async def cancel(door: Door, request: Request) -> Response:
         result = await ended_within(door, request, job_id, timeout_s)
     if result is None:
         result = await asyncio.to_thread(door.operations.result, job_id)
-    return json_response(result.as_json(), {"x-headgate-job-id": job_id})
+    return json_response(result.as_json(), of_result(result))
 
 
 async def retry(door: Door, request: Request) -> Response:

@@ -53,10 +53,12 @@ async def submit(door: Door, request: Request) -> Response:
     if "jobs" in body:
         return await _submit_many(door, body, given)
     one = request_fields(body, given, given.key)
-    await door.require_models(given.caller, named_models(one, door.settings.model))
+    models = named_models(one, door.settings.model)
+    await door.require_models(given.caller, models)
     job_id = await door.submit(one)
     door.ownership.note([job_id], _owner(one))
     headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
+    headers |= await door.rates_of(one, models[0])
     return json_response({"id": job_id, "status": "queued"}, headers, status=202)
 
 

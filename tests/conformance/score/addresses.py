@@ -27,7 +27,8 @@ ITS_OWN = {
 
 IDS = frozenset({
     "id", "model", "created", "created_at", "completed_at", "sequence_number", "response_id",
-    "item_id", "usage", "object", "total_tokens",
+    "item_id", "usage", "object", "total_tokens", "background", "previous_response_id", "metadata",
+    "response", "shutdown_date", "status",
 })  # fmt: skip
 """Properties of an answer that may be ours: they count if the type is right."""
 

@@ -146,7 +146,8 @@ class Description:
     def value(self, one: Schema, name: str = "", depth: int = 0) -> Any:
         """A value of this kind."""
         if "const" in one or one.get("enum"):
-            return one.get("const", (one.get("enum") or [None])[0])
+            among = one.get("enum") or [one.get("const")]
+            return "completed" if name == "status" and "completed" in among else among[0]
         match one.get("type"):
             case "object" if name not in BY_NAME:
                 return self.least(one, depth)
@@ -171,6 +172,8 @@ class Description:
         if depth > DEEPEST:
             return {}
         needed = [name for name in one.get("required", ()) if name in properties]
+        if one.get("$name") == "Response":  # every vendor sends it, required or not
+            needed.append("status")
         return {name: self.example(properties[name], name, depth + 1) for name in needed}
 
 

@@ -81,6 +81,9 @@ def measured(only: str = "") -> list[Score]:
                 _answer(on, address, score)
                 if address.category in STREAMS:
                     _stream(on, address, score)
+                if address.category == "responses":
+                    _kept(on, address, score)
+                    _counted(on, address, score)
         if only in "models":
             scores["models"] = _models(on)
     return list(scores.values())
@@ -147,6 +150,43 @@ def _answer(on: Rig, address: Address, score: Score) -> None:
         _take(on, score, node, "answer", probe, check, dict)
 
 
+def _kept(on: Rig, address: Address, score: Score) -> None:
+    """Score what is found of an answer later, at the address of its id."""
+
+    def check(probe: Probe) -> list[str]:
+        on.vendor.answers[:] = [GivenAnswer(probe.body)]
+        status, came = on.ask(address.path, address.base())
+        if status == 200:
+            status, came = on.ask(f"{address.path}/{came['id']}", method="GET")
+        return lost(probe, came, is_answer=True) if status == 200 else list(probe.values)
+
+    for node in on.at.nodes(on.at.answer("/responses/{response_id}", "get")):
+        if node.name not in ERROR_IS_NO_ANSWER:
+            probe = whole(on.at, node, {}, ERROR_IS_NO_ANSWER)
+            _take(on, score, node, "kept answer", probe, check, dict)
+
+
+def _counted(on: Rig, address: Address, score: Score) -> None:
+    """Score the count of input tokens, which the gateway makes itself: what it accepts and says."""
+    path = "/responses/input_tokens"
+    own = ITS_OWN[address.category]
+
+    def check(probe: Probe) -> list[str]:
+        status, _ = on.ask(path, probe.body)
+        return [] if status == 200 else list(probe.values)
+
+    for node in on.at.nodes(on.at.request(path)):
+        if node.root_name not in own:
+            probe = whole(on.at, node, address.base(), {*own, "model"})
+            _take(on, score, node, "counted request", probe, check, address.base)
+    status, came = on.ask(path, address.base())
+    for node in on.at.nodes(on.at.answer(path)):
+        probe = whole(on.at, node, {}, set())
+        score.total += len(probe.values)
+        names = probe.values if status != 200 else _untyped(on, node, probe, came)
+        score.missing += [f"count {node.path}.{name}" for name in names]
+
+
 def _chat_events(body: dict[str, Any], _: GivenAnswer) -> list[object]:
     head = {name: body[name] for name in ("id", "object", "created", "model")}
     choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
@@ -158,6 +198,8 @@ def _response_events(body: dict[str, Any], least: GivenAnswer) -> list[object]:
     end = {"type": "response.completed", "sequence_number": 9, "response": least.body}
     kind = body["type"]
     if kind in ("response.completed", "response.failed", "response.incomplete", "error"):
+        if isinstance(body.get("response"), dict) and kind != "response.completed":
+            body["response"] |= {"status": kind.removeprefix("response.")}
         return [begin, body]
     return [body, end] if kind == "response.created" else [begin, body, end]
 
@@ -209,4 +251,5 @@ def _untyped(on: Rig, node: Node, probe: Probe, came: object) -> list[str]:
 
 def _is_typed(probe: Probe, came: object) -> bool:
     [(name, value)] = probe.values.items()
-    return any(isinstance(one.get(name), type(value)) for one in objects_at(probe.node, came))
+    found = [one[name] for one in objects_at(probe.node, came) if name in one]
+    return any(one is None or isinstance(one, type(value)) for one in found)

@@ -57,6 +57,7 @@ from headgate.shared.servers.embedded import EmbeddedFailed
 from headgate.shared.servers.valkey import StartFailed
 from headgate.workers.clients.callbacks import BodyUnderWay, NotSent
 from headgate.workers.errors import AttemptError, Gate
+from headgate.workers.maintenance.webhooks.dial import ForbiddenAddress
 from headgate.workers.simulator.request import Invalid
 from headgate.workers.stages.cache_entry import TooLargeToCache, Unreadable
 
@@ -104,6 +105,7 @@ OTHERS: list[Exception] = [
     BodyUnderWay(),
     HeadersRefused(),
     FileLost("the SQLite file was deleted or replaced"),
+    ForbiddenAddress("the address of its host is not public or not allowed"),
 ]
 """Errors that no caller meets, and so are no HeadgateErrors."""
 

@@ -115,6 +115,13 @@ def sse(event: Json) -> bytes:
     return b"event: " + str(event["type"]).encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
+def _with_defaults(tool: Json) -> Json:
+    """Return a tool as OpenAI repeats it: a function says all that it leaves out."""
+    if tool.get("type") != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": True, **tool}
+
+
 def _head(response: SimulatedResponse) -> Json:
     """Return what a Response says about itself and its request."""
     body = response.ask.body or {}
@@ -133,6 +140,7 @@ def _head(response: SimulatedResponse) -> Json:
         "incomplete_details": None,
         "model": response.ask.model,
         **repeated,
+        "tools": [_with_defaults(tool) for tool in repeated["tools"]],
         **({"conversation": conversation} if conversation else {}),
         "reasoning": {"effort": None, "summary": None, **reasoning},
         "service_tier": "flex" if response.ask.flex else "default",

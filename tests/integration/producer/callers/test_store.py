@@ -36,7 +36,7 @@ def test_a_new_key_is_found_by_its_secret_which_is_not_on_record(engine: Engine)
 def test_keys_of_no_value_are_stored_as_such(engine: Engine) -> None:
     key, _ = store.create(engine, NewKey("plain"))
     assert key.caller.models is None
-    assert key.caller.scopes == {"chat", "embeddings"}
+    assert key.caller.scopes == {"chat", "embeddings", "jobs"}
     assert (key.caller.user, key.caller.rpm, key.caller.origins) == (None, None, frozenset())
 
 

@@ -21,7 +21,7 @@ SECRET = "violet-harbour-7261"  # noqa: S105  no password
 """Stands in all that is sent here; no log may have it."""
 
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
-COUNT = "/v1/messages/count_tokens"
+COUNT, JOBS = "/v1/messages/count_tokens", "/v1/jobs"
 DEEP = 100_000
 MB = 1_000_000
 
@@ -72,7 +72,8 @@ def is_refused(answered: Answered, path: str, status: int) -> None:
         assert said["request_id"] == answered.headers["x-request-id"]
     else:
         assert set(said) == {"error"}
-        assert set(said["error"]) == {"message", "type", "param", "code"}
+        facts = {"headgate"} if path == JOBS else set()
+        assert set(said["error"]) == {"message", "type", "param", "code", *facts}
     assert said["error"]["message"]
 
 
@@ -92,7 +93,7 @@ def no_json() -> list[bytes]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", [CHAT, EMBEDDINGS, MESSAGES, COUNT])
+@pytest.mark.parametrize("path", [CHAT, EMBEDDINGS, MESSAGES, COUNT, JOBS])
 def test_a_body_that_is_no_json_object_is_refused_and_the_connection_goes_on(
     path: str, gateway: Gateway
 ) -> None:

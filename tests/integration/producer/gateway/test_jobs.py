@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from headgate.producer.callers import store
 from headgate.producer.callers.store import NewKey
 from headgate.shared.database.engine import open_engine
 from tests.support.event_reader import EventReader
-from tests.support.gateway import Answered, House, ask, house
-from tests.support.servers import Simulator, ValkeyServer, short_folder
+from tests.support.gateway import Answered, Gateway, House, ask, house
+from tests.support.servers import Simulator, ValkeyServer, free_port, short_folder
 
 JOBS = "/v1/jobs"
 SLOW = "[[fault:slow:ms=120000]]"
@@ -91,6 +92,7 @@ def test_a_job_is_submitted_and_its_result_read(at: JobsHouse) -> None:
     assert first.headers["x-request-id"].startswith("req_")
     found = at.ask(f"{JOBS}/{job_id}?wait_s=1e9")
     assert (found.status, found.headers["x-headgate-job-id"]) == (200, job_id)
+    assert found.headers["x-headgate-model-used"] == "gpt-4o-mini"
     result = Result.from_json(found.json)
     assert (result.status, result.metadata) == ("succeeded", {"run": 7})
     assert result.content
@@ -326,6 +328,27 @@ def test_a_key_does_what_its_scopes_and_models_allow(at: JobsHouse) -> None:
     each = at.ask(JOBS, {"jobs": [{"prompt": "x", "fallback": ["gpt-4o"]}, "x"]}, by="birch").json
     assert each["jobs"][0]["error"]["headgate"]["http_status"] == 403
     assert at.ended(each["jobs"][1]["id"], by="birch")["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("away", ["redis", "database"])
+def test_a_gateway_without_its_servers_says_so(tmp_path: Path, away: str) -> None:
+    env = {
+        "HEADGATE_HOME": str(tmp_path / "home"),
+        "HEADGATE_REDIS_URL": f"redis://127.0.0.1:{free_port()}",
+        "HEADGATE_DATABASE_URL": f"sqlite:///{tmp_path / 'headgate.db'}",
+    }
+    if away == "database":
+        env["HEADGATE_DATABASE_URL"] = f"postgresql://u:pass@127.0.0.1:{free_port()}/x"
+    with Gateway(env, tmp_path) as gateway:
+        for path, body in (
+            (JOBS, {"prompt": "x"}), (JOBS, {"jobs": ["x"]}), ("/v1/check", {"prompt": "x"}),
+            ("/v1/limits", None),
+        ):  # fmt: skip
+            found = ask(gateway, path, body)
+            assert (found.status, facts(found)["kind"]) == (503, "Unreachable"), found.body
+            assert found.headers["retry-after"] == "5"
+            assert "127.0.0.1" not in found.body.decode()
+        assert ask(gateway, "/health").json == {"status": "not ready", "servers": "do not answer"}
 
 
 def test_other_methods_are_refused(at: JobsHouse) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,5 +59,9 @@ def test_the_description_names_each_address(at: House) -> None:
         described = json.load(reply)
     assert described["openapi"].startswith("3.")
     left_out = {"/v1/health", "/openapi.json", "/docs"}  # the same as another, and the description
-    served = {re.sub("{name:path}", "{model}", route.path) for route in routes()}
-    assert set(described["paths"]) == served - left_out
+
+    def plain(paths: Iterable[str]) -> set[str]:
+        return {re.sub(r"{[^}]*}", "{}", path) for path in paths}
+
+    served = plain({route.path for route in routes()} - left_out)
+    assert plain(described["paths"]) == served

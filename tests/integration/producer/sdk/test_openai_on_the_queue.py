@@ -76,6 +76,9 @@ def test_calls_are_jobs_of_the_caller_and_errors_are_openais(settings: Settings)
         assert len(pieces) > 3
         parsed = sdk.chat.completions.parse(model=MODEL, messages=MESSAGES, response_format=River)
         assert isinstance(parsed.choices[0].message.parsed, River)
+        made = sdk.responses.create(model=MODEL, input="Tell me about tides.")
+        assert made.output_text
+        assert sdk.responses.retrieve(made.id).output_text == made.output_text
         bulk = sdk.with_options(default_headers={"x-headgate-priority": "bulk"})
         bulk.chat.completions.create(model=MODEL, messages=MESSAGES, seed=1)
         assert client.jobs(limit=1)[0].priority == "bulk"
