@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from headgate.producer.errors import IdempotencyConflict, SubmitStopped, TierLim
 from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.result import Result
+
+_PLACE = re.compile(r"\Ajobs\[(\d+)\]", re.ASCII)
 
 MOST_IDS = 1000
 
@@ -55,7 +58,7 @@ async def _submit_part(at: Connections, part: Slice, samples: int) -> list[str]:
             error.limit, error.retry_after_s, index, locked_out=error.locked_out
         ) from None
     except KeyRefused as error:
-        message = error.message.replace("jobs[", "requests[", 1)
+        message = _PLACE.sub(lambda at: f"requests[{int(at[1]) + part.first}]", error.message)
         raise KeyRefused(error.http_status, error.code, message, error.retry_after_s) from None
     return [str(one["id"]) for one in answer.body["jobs"]]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
+from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.client.many.ends import End
 from headgate.producer.errors import (
     IdempotencyConflict,
@@ -160,6 +161,9 @@ def _moved(error: Exception, by: int) -> Exception:
     if type(error) is InvalidRequest and (found := _PLACE.match(error.field)):
         field = f"requests[{int(found[1]) + by}]{error.field[found.end() :]}"
         return InvalidRequest(field, error.value, error.remedy, error.code)
+    if isinstance(error, KeyRefused) and (found := _PLACE.match(error.message)):
+        message = f"requests[{int(found[1]) + by}]{error.message[found.end() :]}"
+        return KeyRefused(error.http_status, error.code, message, error.retry_after_s)
     return error
 
 

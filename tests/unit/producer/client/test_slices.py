@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import InvalidRequest, JobTimeout, Result, SubmitInterrupted, SubmitStopped, TierLimit
+from headgate import (
+    InvalidRequest,
+    JobTimeout,
+    KeyRefused,
+    Result,
+    SubmitInterrupted,
+    SubmitStopped,
+    TierLimit,
+)  # fmt: skip
+from headgate.producer.client.http.job_bodies import Slice
+from headgate.producer.client.http.many_jobs import submit_all
 from headgate.producer.client.loop_thread import LoopThread
 from headgate.producer.client.many.ends import BlockingEnds, Ends, checked_ids
 from headgate.producer.client.many.gather import ids_kept
@@ -253,3 +263,21 @@ def test_an_iterator_may_be_collected_as_garbage_in_the_thread_of_its_loop() -> 
 
     thread.run(collect())
     thread.close(nothing())
+
+
+def test_a_key_that_may_not_submit_a_request_is_refused_with_its_place_among_all() -> None:
+    error = KeyRefused(403, "model_not_allowed", "requests[7]: not this model")
+    played = Played(fail_at=1, error=error)
+    with pytest.raises(SubmitStopped) as caught:
+        run(played, Flow(progress=lambda _: None), [str(n) for n in range(2 * SLICE)])
+    assert str(caught.value.__cause__) == f"requests[{SLICE + 7}]: not this model"
+
+
+async def test_over_http_the_place_counts_from_the_first_request_of_all() -> None:
+    class Refusing:
+        async def call(self, *_: object, **__: object) -> None:
+            raise KeyRefused(403, "model_not_allowed", "jobs[7]: not this model")
+
+    at: Any = Refusing()
+    with pytest.raises(KeyRefused, match=r"^requests\[107\]: not"):
+        await submit_all(at, [Slice(100, [b"{}"])], 1)
