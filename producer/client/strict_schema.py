@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticUserError
 
 from headgate.shared.errors import InvalidRequest
 
@@ -35,8 +35,10 @@ def strict_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the strict schema of the model; raise InvalidRequest if it has no such form."""
     try:
         schema = model.model_json_schema()
-    except PydanticInvalidForJsonSchema as error:
-        raise InvalidRequest(FIELD, model.__name__, f"has no JSON schema: {error}") from None
+    except PydanticUserError as error:  # such as a field of a class that is not defined yet
+        raise InvalidRequest(
+            FIELD, model.__name__, f"has no JSON schema: {error.message}"
+        ) from None
     root = _strict(schema, schema, model.__name__)
     if "$ref" in root:  # a model that has itself as a field
         root = {**_target(root["$ref"], root), **_without(root, "$ref")}
@@ -50,7 +52,7 @@ def _strict(
     schema: Mapping[str, Any], root: Mapping[str, Any], where: str, within: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Return the schema at this place in its strict form; `within`: the models written out here."""
-    bare = _without(schema, "default", "discriminator")
+    bare = _without(schema, "default", "discriminator", "uniqueItems")
     if "$ref" in bare and len(bare) > 1 and schema is not root:
         # Nothing may stand beside a reference, such as the description of a field.
         reference = bare["$ref"]

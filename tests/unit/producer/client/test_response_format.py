@@ -173,3 +173,22 @@ def test_a_model_in_itself_has_a_schema_also_with_words_beside_it() -> None:
     assert within["description"] == "the next one"
     assert within["properties"]["next"] == {"$ref": "#/$defs/Link"}
     assert schema["required"] == within["required"] == ["name", "next", "last"]
+
+
+class Unfinished(BaseModel):
+    later: NotYetThere  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize("wanted", [Unfinished, BaseModel])
+def test_a_model_that_is_not_finished_or_none_at_all_is_refused(wanted: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        with_response_format({}, wanted)
+    assert caught.value.field == "response_format"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_is_a_list_to_the_vendor() -> None:
+    class Words(BaseModel):
+        words: set[str]
+
+    assert "uniqueItems" not in strict_schema(Words)["properties"]["words"]
