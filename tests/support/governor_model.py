@@ -106,7 +106,7 @@ class Governor(Broker):
         self.client.hset(self.keys.bucket(f"pool/{pool}", "key0"), mapping=level)
 
     def advance(self, ms: float) -> None:
-        """This much time has passed for buckets, gates and those who are parked."""
+        """This much time has passed for buckets, gates, and jobs that are parked or due later."""
         self.passed_ms += ms
         for name in self._names("headgate:bucket:*"):
             for part, value in self._hash(name).items():
@@ -117,7 +117,7 @@ class Governor(Broker):
                 if part in TIMES_OF_A_GATE:
                     self.client.hset(name, part, f"{float(value) - ms:.3f}")
         shut = self.keys.shut_queues()
-        for name in (*self._names("headgate:room:*:parked"), shut):
+        for name in (*self._names("headgate:room:*:parked"), shut, self.keys.due()):
             later = {member: at - ms for member, at in self.scores(name).items()}
             if later:
                 self.client.zadd(name, later)
