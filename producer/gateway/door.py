@@ -42,7 +42,7 @@ from headgate.producer.gateway.calls.ownership import Ownership
 from headgate.producer.gateway.calls.previous_response import continued
 from headgate.producer.gateway.calls.read_call import read_call
 from headgate.producer.gateway.calls.replies import json_response, refusal
-from headgate.producer.gateway.calls.reports import Reports
+from headgate.producer.gateway.calls.report_turns import ReportTurns
 from headgate.producer.gateway.calls.retries import RecentCalls
 from headgate.producer.gateway.calls.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
@@ -89,7 +89,7 @@ class Door:
         self.operations = operations
         self.departures = Departures(operations, self._recent, self._is_awaited)
         self.ownership = Ownership(operations)
-        self.reports = Reports()
+        self.reports = ReportTurns()
         self.bulk = asyncio.Semaphore(BULK_AT_ONCE)
         self._group = GroupSubmit(operations.submit_each)
         self._submitting: dict[str, asyncio.Future[str]] = {}

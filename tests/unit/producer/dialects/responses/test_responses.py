@@ -352,8 +352,9 @@ def test_odd_events_and_newer_parts_break_no_stream() -> None:
     opened = {"type": "response.output_item.added", "output_index": 0,
               "item": {"id": "msg_1", "type": "message", "content": []}}  # fmt: skip
     part = {"type": "response.output_text.delta", "output_index": 0, "content_index": -5}
-    for odd in (opened, {}, {"type": []}, {"output_index": 0}, part):
-        stream.take("responses", orjson.dumps(odd))
+    odd: list[Fields] = [opened, {}, {"type": []}, {"output_index": 0}, part]
+    for event in odd:
+        stream.take("responses", orjson.dumps(event))
     picture = {"type": "output_picture", "url": "x"}
     item = {"id": "msg_1", "type": "message", "role": "assistant", "content": [picture]}
     sent = {"id": "resp_of_vendor", "output": [item], "status": "completed"}

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from headgate.producer.gateway.calls.reports import Reports
+from headgate.producer.gateway.calls.report_turns import ReportTurns
 from tests.unit.producer.gateway.doors import WAIT_S
 
 
 async def test_a_report_that_nobody_awaits_any_more_keeps_its_turn_until_it_ends() -> None:
-    reports, may_end = Reports(), threading.Event()
+    reports, may_end = ReportTurns(), threading.Event()
     began: list[str] = []
 
     def slow() -> None:
@@ -32,7 +32,7 @@ async def test_a_report_that_nobody_awaits_any_more_keeps_its_turn_until_it_ends
 
 
 async def test_a_report_that_fails_lets_the_next_one_go() -> None:
-    reports = Reports()
+    reports = ReportTurns()
     with pytest.raises(ZeroDivisionError):
         await reports.read(lambda: 1 // 0)
     assert await reports.read(lambda: 7) == 7

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class Reports:
+class ReportTurns:
     """Takes turns. A report whose caller has gone keeps its turn until its thread has ended.
 
     So reports that nobody awaits any more, as of a database that hangs, never fill the threads
@@ -18,7 +18,7 @@ class Reports:
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
-        self._reading: set[asyncio.Future[object]] = set()
+        self._reading: set[asyncio.Future[Any]] = set()
 
     async def read(self, report: Callable[[], T]) -> T:
         """Return the report."""
@@ -28,7 +28,7 @@ class Reports:
         reading.add_done_callback(self._ended)
         return await asyncio.shield(reading)
 
-    def _ended(self, reading: asyncio.Future[object]) -> None:
+    def _ended(self, reading: asyncio.Future[Any]) -> None:
         self._reading.discard(reading)
         self._turn.release()
         if not reading.cancelled():
