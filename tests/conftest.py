@@ -7,6 +7,7 @@ the caller's settings and keys, so that no test can reach what a developer's `.e
 
 import gc
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -228,8 +229,30 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'headgate.db'}"
 
 
+@pytest.fixture(scope="session")
+def _sqlite_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with our tables, to be copied."""
+    file = tmp_path_factory.mktemp("tables") / "headgate.db"
+    _make_tables(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def _postgres_with_tables(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a PostgreSQL database with our tables, to be copied."""
+    with postgres.database() as url:
+        _make_tables(url)
+        yield url.rpartition("/")[2]
+
+
+def _make_tables(url: str) -> None:
+    engine = open_engine(url)
+    migrate.upgrade(engine)
+    engine.dispose()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
+def empty_database_url(request: pytest.FixtureRequest) -> str:
     """The test runs twice: on an empty SQLite file and on an empty PostgreSQL database."""
     url: str = request.getfixturevalue(
         "sqlite_url" if request.param == "sqlite" else "postgres_url"
@@ -237,11 +260,23 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[str]:
+    """The test runs twice, on a database of each kind that has our tables and no row."""
+    if request.param == "sqlite":
+        copied = request.getfixturevalue("_sqlite_with_tables")
+        shutil.copy(copied, sqlite_url.removeprefix("sqlite:///"))
+        yield sqlite_url
+    else:
+        copied = request.getfixturevalue("_postgres_with_tables")
+        with request.getfixturevalue("postgres").database(copied) as url:
+            yield url
+
+
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """An engine on an empty database of each kind that has our tables."""
+    """An engine on a database of each kind that has our tables."""
     engine = open_engine(database_url)
-    migrate.upgrade(engine)
     yield engine
     engine.dispose()
 

@@ -5,6 +5,7 @@ Nothing is imported before a command needs it, so that `headgate --help` is quic
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -12,4 +13,7 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     from headgate.producer.cli.terminal.exit_codes import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # The interpreter looks for garbage once more before it ends, for as long as all imports took.
+    gc.freeze()
+    sys.exit(code)

@@ -89,10 +89,10 @@ def left(request: pytest.FixtureRequest) -> Left:
 
 @pytest.fixture
 def env(
-    left: Left, valkey: ValkeyServer, simulator: Simulator, database_url: str, tmp_path: Path
+    left: Left, valkey: ValkeyServer, simulator: Simulator, empty_database_url: str, tmp_path: Path
 ) -> dict[str, str]:
     """Today's installation over what the release left."""
-    left.put_rows(database_url, "0001")
+    left.put_rows(empty_database_url, "0001")
     left.put_keys(valkey)
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
@@ -100,7 +100,7 @@ def env(
         "HEADGATE_CATALOG": str(catalog),
         "HEADGATE_HOME": str(tmp_path / "home"),
         "HEADGATE_REDIS_URL": valkey.url,
-        "HEADGATE_DATABASE_URL": database_url,
+        "HEADGATE_DATABASE_URL": empty_database_url,
         "HEADGATE_SIMULATOR_URL": simulator.url,
         "HEADGATE_LEASE_S": "10",
         "HEADGATE_SWEEP_S": "1",

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tests.support import nursery
 from tests.support.child import BUSY, Running
@@ -79,15 +80,47 @@ def program(
         return Ended(code, out.read().decode(), err.read().decode())
 
 
+class Started:
+    """A command that runs, with a pipe from each of its streams."""
+
+    def __init__(self, child: Running, stdout: BinaryIO, stderr: BinaryIO) -> None:
+        self._child = child
+        self.pid = child.pid
+        self.poll = child.poll
+        self.wait = child.wait
+        self.kill = child.kill
+        self.send_signal = child.send_signal
+        self.stdout = stdout
+        self.stderr = stderr
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self.poll()
+
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """What is left to read of both streams, once it has ended; raises TimeoutExpired."""
+        with self.stdout, self.stderr, ThreadPoolExecutor(2) as threads:
+            read = [threads.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+                out, err = (one.result(timeout) for one in read)
+            except BaseException:
+                self.kill()  # ends the reading, too
+                raise
+            return out, err
+
+
 def start(
     arguments: Sequence[str | Path], env: Mapping[str, str], *, cwd: Path | None = None
-) -> "subprocess.Popen[bytes]":
+) -> Started:
     """The command runs."""
-    return subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)],
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-    )
+    argv = [*PROGRAM, *map(str, arguments)]
+    (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+    with Path(os.devnull).open("rb") as nothing, open(to_out, "wb") as o, open(to_err, "wb") as e:  # noqa: PTH123
+        streams = (nothing.fileno(), to_out, to_err)
+        child: Running | None = nursery.fork(argv, env, str(cwd) if cwd else None, streams)
+        if child is None:
+            told = {**os.environ, **env}
+            child = subprocess.Popen(argv, env=told, stdin=nothing, stdout=o, stderr=e, cwd=cwd)
+    return Started(child, os.fdopen(out, "rb"), os.fdopen(err, "rb"))

@@ -29,8 +29,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
+from tests import ROOT
 from tests.support.child import die_with_parent, lasting_pids, nursery_pids
 
 IMPORTED = (
@@ -45,8 +47,9 @@ IMPORTED = (
 PACKAGES = ("headgate.shared", "headgate.producer", "headgate.workers")
 LEFT_OUT = ("__main__", "headgate.workers.flower")
 """Parts of names: what runs when imported, and what brings a server of its own along."""
-READ_LATE = re.compile("^(HEADGATE|OPENAI|ANTHROPIC|CRASH)_|_KEY$")
+READ_LATE = re.compile("^(HEADGATE|OPENAI|ANTHROPIC|CRASH|FLOWER)_|_KEY$")
 """Variables that no module reads while it is imported; Celery does so with some of its own."""
+SEARCHED = "PYTHONPATH"
 
 
 class Nursery:
@@ -140,7 +143,7 @@ def fork(
 
     `env` is laid over the environment of the tests; `streams`: its input, output and errors.
     """
-    if sys.platform != "linux" or not _open or any(not READ_LATE.search(name) for name in env):
+    if sys.platform != "linux" or not _open or not all(_is_late(*one) for one in env.items()):
         return None
     if argv[0] != sys.executable or argv[1] not in ("-m", "-c"):
         return None
@@ -151,6 +154,17 @@ def fork(
         nursery = _open[-1] = Nursery()
     order = {"argv": argv[1:], "env": {**os.environ, **env}, "cwd": cwd or os.getcwd()}  # noqa: PTH109
     return Forked(nursery, nursery.tell(order, streams))
+
+
+def _is_late(name: str, value: str) -> bool:
+    """Return whether a variable still has its effect after the imports.
+
+    A folder on the path has, unless there is another Headgate in it, which is imported already.
+    """
+    if name == SEARCHED:
+        folders = [Path(folder) for folder in value.split(os.pathsep)]
+        return all(folder == ROOT or not (folder / "headgate").exists() for folder in folders)
+    return READ_LATE.search(name) is not None
 
 
 # The process itself.
@@ -183,9 +197,14 @@ def _serve(orders: socket.socket) -> dict[str, Any]:
 
 def _become(order: dict[str, Any]) -> None:
     """The program has run to its end, and this process with it."""
+    inherited = os.environ.get(SEARCHED, "").split(os.pathsep)
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["cwd"])
+    searched = os.environ.get(SEARCHED, "").split(os.pathsep)
+    if searched != inherited:
+        rest = [folder for folder in sys.path[1:] if folder not in inherited]
+        sys.path[1:] = [*filter(None, searched), *rest]
     random.seed()
     flag, name, *words = order["argv"]
     try:

@@ -215,10 +215,13 @@ class PostgresServer(ChildProcess):
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a new, empty database, which is dropped afterwards whoever still uses it."""
+    def database(self, like: str = "template1") -> Iterator[str]:
+        """The URL of a new database, which is dropped afterwards whoever still uses it.
+
+        It is empty, or a copy of the database `like`, which nobody uses at that moment.
+        """
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self._run(f"CREATE DATABASE {name}")
+        self._run(f"CREATE DATABASE {name} TEMPLATE {like} STRATEGY FILE_COPY")
         try:
             yield self.url(name)
         finally:

@@ -68,8 +68,8 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         ValkeyServer(tmp_path / "v", extra=["--no-such-option", "1"]).start()
 
 
-def test_each_test_gets_an_empty_database_of_its_own(database_url: str) -> None:
-    engine = sqlalchemy.create_engine(database_url)
+def test_each_test_gets_an_empty_database_of_its_own(empty_database_url: str) -> None:
+    engine = sqlalchemy.create_engine(empty_database_url)
     with engine.begin() as connection:
         assert sqlalchemy.inspect(connection).get_table_names() == []
         connection.execute(sqlalchemy.text("CREATE TABLE t (n INTEGER)"))

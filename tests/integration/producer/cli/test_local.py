@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import signal
-import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -19,7 +18,7 @@ from headgate.producer.local.process import Child, ChildGaveUp, stop_all
 from headgate.shared import settings as reader
 from headgate.shared.servers import embedded
 from tests.support.child import BUSY, wait_until
-from tests.support.command import headgate, start
+from tests.support.command import Started, headgate, start
 from tests.support.servers import Simulator, free_port, short_folder
 
 
@@ -194,7 +193,7 @@ def test_a_killed_worker_is_started_again_and_the_batch_ends(
     all_once(out, 400)
 
 
-def started_up(env: dict[str, str], *flags: str) -> "tuple[subprocess.Popen[bytes], str]":
+def started_up(env: dict[str, str], *flags: str) -> tuple[Started, str]:
     """Start `headgate up`; return it with its output up to its list of addresses."""
     command = start(["up", *flags], env)
     assert command.stderr is not None

@@ -21,18 +21,18 @@ def run(url: str, *words: str) -> Ended:
 
 
 @pytest.fixture
-def alembic(database_url: str) -> Alembic:
-    return lambda *words: run(database_url, *words)
+def alembic(empty_database_url: str) -> Alembic:
+    return lambda *words: run(empty_database_url, *words)
 
 
-def test_it_tells_upgrades_checks_and_downgrades(database_url: str, alembic: Alembic) -> None:
+def test_it_tells_upgrades_checks_and_downgrades(empty_database_url: str, alembic: Alembic) -> None:
     assert alembic("current") == Ended(0, "", "")
     assert alembic("upgrade", "head").code == 0
     assert alembic("current").out == f"{migrate.NEWEST} (head)\n"
     assert "No new upgrade operations" in alembic("check").out
     assert alembic("history").out.count("->") == len(migrate.revisions())
     assert alembic("downgrade", "base").code == 0
-    engine = open_engine(database_url)
+    engine = open_engine(empty_database_url)
     try:
         assert inspect(engine).get_table_names() == ["alembic_version"]
     finally:
@@ -40,10 +40,10 @@ def test_it_tells_upgrades_checks_and_downgrades(database_url: str, alembic: Ale
 
 
 def test_check_finds_what_is_missing_and_leaves_out_tables_of_others(
-    database_url: str, alembic: Alembic
+    empty_database_url: str, alembic: Alembic
 ) -> None:
     assert alembic("upgrade", "head").code == 0
-    engine = open_engine(database_url)
+    engine = open_engine(empty_database_url)
     try:
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE of_others (id INTEGER)"))

@@ -11,10 +11,10 @@ from headgate.shared.database.engine import open_engine, reading, writing
 from headgate.shared.database.tables import database_id
 
 
-def test_all_who_open_a_new_database_at_once_get_one_id(database_url: str) -> None:
-    first = open_engine(database_url)
+def test_all_who_open_a_new_database_at_once_get_one_id(empty_database_url: str) -> None:
+    first = open_engine(empty_database_url)
     migrate.upgrade(first)
-    engines = [open_engine(database_url) for _ in range(8)]
+    engines = [open_engine(empty_database_url) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(identity.id_of, engines))
     assert len(found) == 1
@@ -24,8 +24,8 @@ def test_all_who_open_a_new_database_at_once_get_one_id(database_url: str) -> No
         engine.dispose()
 
 
-def test_a_database_made_anew_has_another_id(database_url: str) -> None:
-    engine = open_engine(database_url)
+def test_a_database_made_anew_has_another_id(empty_database_url: str) -> None:
+    engine = open_engine(empty_database_url)
     migrate.upgrade(engine)
     before = identity.id_of(engine)
     assert identity.id_of(engine) == before
@@ -35,8 +35,8 @@ def test_a_database_made_anew_has_another_id(database_url: str) -> None:
     engine.dispose()
 
 
-def test_an_upgrade_from_the_release_before_gives_an_id(database_url: str) -> None:
-    engine = open_engine(database_url)
+def test_an_upgrade_from_the_release_before_gives_an_id(empty_database_url: str) -> None:
+    engine = open_engine(empty_database_url)
     migrate.upgrade(engine)
     migrate.downgrade(engine, "0003")
     with writing(engine) as connection:

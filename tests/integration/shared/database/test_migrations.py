@@ -49,8 +49,8 @@ engine.dispose()
 
 
 @pytest.fixture
-def engine(database_url: str) -> Engine:
-    return open_engine(database_url)
+def engine(empty_database_url: str) -> Engine:
+    return open_engine(empty_database_url)
 
 
 def fill(engine: Engine) -> None:
@@ -145,7 +145,7 @@ def test_a_database_without_tables_is_refused_with_its_remedy(engine: Engine) ->
 
 
 def test_ten_processes_that_upgrade_at_once_do_a_slow_migration_once(
-    database_url: str, engine: Engine, tmp_path: Path
+    empty_database_url: str, engine: Engine, tmp_path: Path
 ) -> None:
     migrate.upgrade(engine)
     fill(engine)
@@ -154,7 +154,7 @@ def test_ten_processes_that_upgrade_at_once_do_a_slow_migration_once(
     step = '    op.create_table("moods"'
     slow = "import time\n" + MIGRATION.replace(step, f"    time.sleep(2)\n{step}")
     env = {"PYTHONPATH": str(make_next(tmp_path / "next", migration=slow))}
-    argv: list[str | Path] = [sys.executable, "-c", UPGRADE, database_url, start]
+    argv: list[str | Path] = [sys.executable, "-c", UPGRADE, empty_database_url, start]
     with ExitStack() as stack:
         started = []
         for n in range(10):

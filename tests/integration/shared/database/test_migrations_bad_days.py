@@ -24,9 +24,9 @@ FURTHER = f"{int(REVISION) + 1:04d}"
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
+def engine(empty_database_url: str) -> Iterator[Engine]:
     """Today's tables, with a row in each."""
-    engine = open_engine(database_url)
+    engine = open_engine(empty_database_url)
     migrate.upgrade(engine)
     fill(engine)
     yield engine
@@ -43,7 +43,7 @@ def rows(engine: Engine) -> dict[str, list[str]]:
 
 
 def test_a_migration_killed_half_way_has_changed_nothing_and_can_be_run_again(
-    engine: Engine, database_url: str, tmp_path: Path
+    engine: Engine, empty_database_url: str, tmp_path: Path
 ) -> None:
     reached = tmp_path / "reached"
     pause = f"    __import__('pathlib').Path({str(reached)!r}).touch()\n"
@@ -53,7 +53,7 @@ def test_a_migration_killed_half_way_has_changed_nothing_and_can_be_run_again(
     before = rows(engine)
     env = {
         "HEADGATE_HOME": str(tmp_path / "home"),
-        "HEADGATE_DATABASE_URL": database_url,
+        "HEADGATE_DATABASE_URL": empty_database_url,
         "PYTHONPATH": str(tree),
     }
     upgrading = installation.command(["db", "upgrade"], env, tmp_path / "upgrade.log")
@@ -122,9 +122,9 @@ def test_nothing_starts_on_tables_two_releases_ahead(
 
 
 def test_the_check_reports_what_differs_and_whether_it_harms(
-    engine: Engine, database_url: str, tmp_path: Path
+    engine: Engine, empty_database_url: str, tmp_path: Path
 ) -> None:
-    env = {"HEADGATE_HOME": str(tmp_path), "HEADGATE_DATABASE_URL": database_url}
+    env = {"HEADGATE_HOME": str(tmp_path), "HEADGATE_DATABASE_URL": empty_database_url}
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE of_another_program (id INTEGER)"))
         connection.execute(text("ALTER TABLE jobs ADD COLUMN extra INTEGER"))
@@ -147,7 +147,7 @@ def test_the_check_reports_what_differs_and_whether_it_harms(
     assert "of_another_program" not in harmed.out
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
 def test_the_check_reports_changed_columns(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE batches SET output_path = 'x'"))
