@@ -85,5 +85,5 @@ def test_a_key_names_only_its_models(name: str, expected: bool) -> None:
 
 def test_a_key_does_what_its_scopes_say() -> None:
     allowed.require_scope(PLAIN, "chat")
-    with pytest.raises(KeyRefused, match="scope view"):
-        allowed.require_scope(PLAIN, "view")
+    with pytest.raises(KeyRefused, match="scope usage"):
+        allowed.require_scope(PLAIN, "usage")
