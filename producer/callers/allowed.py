@@ -76,10 +76,9 @@ def narrowed(caller: Caller, tenant: str | None, user: str | None) -> Caller:
 def owns(caller: Caller, tenant: str, user: str | None) -> bool:
     """Return whether a job of this tenant and user is the caller's to see.
 
-    A key with a user sees the jobs of that user; a key without sees those of its tenant.
+    A key with a user sees the jobs of that user; a key without sees those of its tenant, or all if
+    its calls may name any.
     """
-    if caller.any_tenant:
-        return True
-    if tenant != caller.tenant:
+    if tenant != caller.tenant and not caller.any_tenant:
         return False
     return caller.user is None or caller.any_user or user == caller.user

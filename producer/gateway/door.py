@@ -42,6 +42,7 @@ from headgate.producer.gateway.calls.ownership import Ownership
 from headgate.producer.gateway.calls.previous_response import continued
 from headgate.producer.gateway.calls.read_call import read_call
 from headgate.producer.gateway.calls.replies import json_response, refusal
+from headgate.producer.gateway.calls.report_turns import ReportTurns
 from headgate.producer.gateway.calls.retries import RecentCalls
 from headgate.producer.gateway.calls.streams import Streaming, stream_response
 from headgate.producer.submit.fields import RequestFields
@@ -53,6 +54,9 @@ from headgate.shared.settings import Settings
 log = logging.getLogger("headgate.gateway")
 
 MODEL_USED = "x-headgate-model-used"
+BULK_AT_ONCE = 2
+"""So many calls submit many jobs at once; others wait."""
+
 NO_WORKER_S = 5.0
 """A call waits so long for a worker to come, unless it says how long it waits."""
 
@@ -76,7 +80,8 @@ class Parts(NamedTuple):
 class Door:
     """All calls of one gateway process. Use it in one event loop.
 
-    `reporting` is held while a report is read, which may be much work.
+    `reports` reads reports, which may be much work. `bulk` is held while a call submits many jobs:
+    it takes one of the few threads that all calls share.
     """
 
     def __init__(self, settings: Settings, operations: Operations) -> None:
@@ -84,7 +89,8 @@ class Door:
         self.operations = operations
         self.departures = Departures(operations, self._recent, self._is_awaited)
         self.ownership = Ownership(operations)
-        self.reporting = asyncio.Lock()
+        self.reports = ReportTurns()
+        self.bulk = asyncio.Semaphore(BULK_AT_ONCE)
         self._group = GroupSubmit(operations.submit_each)
         self._submitting: dict[str, asyncio.Future[str]] = {}
         self._parts: Parts | None = None

@@ -26,11 +26,15 @@ from headgate.shared.job.result_text import decode_result
 
 
 class JobOnRecord(NamedTuple):
-    """A job as it is now. `is_unstored`: its caller wants nothing of it to be stored."""
+    """A job as it is now. `is_unstored`: its caller wants nothing of it to be stored.
+
+    `size`: characters of its request and its result, as they are on record.
+    """
 
     request: Request
     result: Result
     is_unstored: bool
+    size: int
 
 
 def read_job(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> JobOnRecord:
@@ -46,13 +50,14 @@ def read_job(engine: Engine, job_id: str, find_waits: FindWaits = no_waits) -> J
         request = Envelope.decode(loads(row.envelope)).request
     except UnreadableMessage:
         raise UnknownJob(job_id) from None
+    size = len(row.envelope) + len(row.result or "")
     if row.status in ENDED:
-        return JobOnRecord(request, decode_result(row.result), bool(row.unstored))
+        return JobOnRecord(request, decode_result(row.result), bool(row.unstored), size)
     result = without_answer(row, request.metadata)
     wait = find_waits(waiting).get(job_id) if waiting else None
     if wait is not None:
         result = replace(result, **waiting_fields(row, wait))
-    return JobOnRecord(request, result, bool(row.unstored))
+    return JobOnRecord(request, result, bool(row.unstored), size)
 
 
 def shed(engine: Engine, client: redis.Redis, keys: Keys, ids: Sequence[str]) -> None:

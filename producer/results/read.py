@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Row, select
+from sqlalchemy import Connection, Engine, Row, select
 
 from headgate.producer.errors import ResultExpired, UnknownJob
 from headgate.producer.results.open_jobs import IDS_PER_QUERY, OPEN_JOB_COLUMNS, open_jobs
@@ -23,6 +23,9 @@ from headgate.shared.job.waiting_for import WaitingFor
 
 DEFERS = frozenset({"limit", "budget", "gate", "paused", "model_down", "due"})
 """What a deferred job waits for; a job that waits for anything else is queued."""
+
+REQUESTS_PER_QUERY = 20
+"""Requests that are read at once. Each may have 10 MB."""
 
 STATUS_COLUMNS = (
     *OPEN_JOB_COLUMNS,
@@ -53,7 +56,7 @@ def read_many(
     The value is ResultExpired for an expired result, and UnknownJob for an unknown id.
     """
     found: dict[str, Result | HeadgateError] = {}
-    columns = (*STATUS_COLUMNS, jobs.c.result, jobs.c.envelope)
+    columns = (*STATUS_COLUMNS, jobs.c.result)
     for first in range(0, len(ids), IDS_PER_QUERY):
         chunk = ids[first : first + IDS_PER_QUERY]
         with reading(engine) as connection:
@@ -63,8 +66,10 @@ def read_many(
                 gone = pruned(connection, missing)
                 found.update((one, gone.get(one) or UnknownJob(one)) for one in missing)
             waiting = open_jobs(connection, rows)
+            marks = _metadata_of(connection, [row.id for row in rows if row.status not in ENDED])
         waits = find_waits(waiting) if waiting else {}
-        found.update((row.id, _as_it_is(row, waits.get(row.id))) for row in rows)
+        for row in rows:
+            found[row.id] = _as_it_is(row, waits.get(row.id), marks.get(row.id))
     return found
 
 
@@ -164,14 +169,16 @@ def known(engine: Engine, ids: Iterable[str]) -> set[str]:
     return found
 
 
-def _as_it_is(row: Row[*tuple[Any, ...]], wait: WaitingFor | None) -> Result | HeadgateError:
+def _as_it_is(
+    row: Row[*tuple[Any, ...]], wait: WaitingFor | None, metadata: dict[str, Any] | None = None
+) -> Result | HeadgateError:
     """Return the result of the row, or why there is none any more."""
     if row.status in ENDED:
         try:
             return _ended(row)
         except ResultExpired as error:
             return error
-    result = without_answer(row, _metadata(row.envelope))
+    result = without_answer(row, metadata)
     return result if wait is None else replace(result, **waiting_fields(row, wait))
 
 
@@ -179,6 +186,16 @@ def _ended(row: Row[*tuple[Any, ...]]) -> Result:
     if row.result is None:
         raise ResultExpired(row.id, row.status, rfc3339(row.finished_at_ms))
     return decode_result(row.result)
+
+
+def _metadata_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of jobs that have not ended: of few at once, as prompts may be long."""
+    found: dict[str, dict[str, Any]] = {}
+    for first in range(0, len(ids), REQUESTS_PER_QUERY):
+        part = ids[first : first + REQUESTS_PER_QUERY]
+        query = select(jobs.c.id, jobs.c.envelope).where(jobs.c.id.in_(part))
+        found.update((row.id, _metadata(row.envelope)) for row in connection.execute(query))
+    return found
 
 
 def _metadata(encoded: str | None) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def read_query(asked: UsageQuery) -> tuple[Period, dict[str, str], int | None]:
         if name not in BY or name in TIMES:
             known = ", ".join(UsageQuery.__annotations__)
             raise InvalidRequest(name, value, f"is no known parameter; known: {known}")
-        if value is not None and not isinstance(value, str):
-            raise InvalidRequest(name, value, "must be a text")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise InvalidRequest(name, value, "must be a text without the NUL character")
     return period, {_column(n): value for n, value in only.items() if value is not None}, limit
 
 

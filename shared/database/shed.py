@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
 
+from headgate.shared.database.job_metadata import add_metadata
 from headgate.shared.database.tables import job_metadata, jobs
 from headgate.shared.job.result import ENDED
 
@@ -26,9 +27,7 @@ def is_unstored(job_id: str | ColumnElement[str]) -> ColumnElement[bool]:
 
 def mark_unstored(connection: Connection, job_id: str) -> None:
     """Have this job shed once it has ended."""
-    if not connection.scalar(select(is_unstored(job_id))):
-        key, value = UNSTORED
-        connection.execute(insert(job_metadata).values(key=key, value=value, job_id=job_id))
+    add_metadata(connection, [(job_id, (UNSTORED,))])
 
 
 def to_shed(connection: Connection, before_ms: int, most: int) -> list[str]:

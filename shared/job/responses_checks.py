@@ -47,6 +47,13 @@ _SET_BY_US = {
 _TEXTS = ("conversation", "instructions", "previous_response_id")
 
 
+_TEXT_PARTS = {
+    "input_text": "text", "output_text": "text", "text": "text", "summary_text": "text",
+    "reasoning_text": "text", "refusal": "refusal",
+}  # fmt: skip
+"""Parts of a message that are a text, and the field that has it."""
+
+
 def length_param(dialect: object) -> str:
     """Return the param that limits the output in the form of this dialect."""
     return "max_output_tokens" if dialect == "responses" else "max_tokens"
@@ -58,8 +65,11 @@ def check_items(items: list[dict[str, Any]]) -> None:
         kind = item.get("type", "message")
         if not isinstance(kind, str) or not kind:
             raise InvalidRequest(f"input[{i}].type", kind, 'name the item\'s type, as in "message"')
+        if kind == "function_call_output":
+            _check_parts(f"input[{i}].output", item.get("output"))
         if kind != "message":
             continue
+        _check_parts(f"input[{i}].content", item.get("content"))
         role, content = item.get("role"), item.get("content")
         if not isinstance(role, str) or role not in ITEM_ROLES:
             raise InvalidRequest(f"input[{i}].role", role, f"use one of {sorted(ITEM_ROLES)}")
@@ -67,6 +77,31 @@ def check_items(items: list[dict[str, Any]]) -> None:
             isinstance(content, list) and all(isinstance(part, dict) for part in content)
         ):
             raise InvalidRequest(f"input[{i}].content", content, "give a text or a list of parts")
+
+
+def _check_parts(field: str, parts: object) -> None:
+    """Raise InvalidRequest for a part whose type or text is no text."""
+    for j, part in enumerate(parts if isinstance(parts, list) else ()):
+        if not isinstance(part, dict):
+            continue
+        kind = part.get("type", "")
+        if not isinstance(kind, str):
+            raise InvalidRequest(f"{field}[{j}].type", kind, 'name its type, as in "input_text"')
+        written = _TEXT_PARTS.get(kind)
+        if written is not None and not isinstance(part.get(written), str):
+            raise InvalidRequest(f"{field}[{j}].{written}", part.get(written), "give a text")
+
+
+def _check_tools(field: str, tools: object) -> None:
+    """Raise InvalidRequest for functions whose names, or those who may call them, are none."""
+    for i, tool in enumerate(tools if isinstance(tools, list) else ()):
+        if not isinstance(tool, dict) or tool.get("type") != "function":
+            continue
+        name, callers = tool.get("name"), tool.get("allowed_callers")
+        if not isinstance(name, str):
+            raise InvalidRequest(f"{field}[{i}].name", name, "name the function")
+        if callers is not None and not isinstance(callers, list):
+            raise InvalidRequest(f"{field}[{i}].allowed_callers", callers, "give a list of names")
 
 
 def check_responses_params(params: dict[str, Any]) -> None:
@@ -80,6 +115,10 @@ def check_responses_params(params: dict[str, Any]) -> None:
             value = value.get("id", 0)
         if value is not None and not isinstance(value, str):
             raise InvalidRequest(f"params.{name}", value, "give a text")
+    _check_tools("params.tools", params.get("tools"))
+    choice = params.get("tool_choice")
+    if isinstance(choice, dict):
+        _check_tools("params.tool_choice.tools", choice.get("tools"))
     if params.get("previous_response_id") and params.get("conversation"):
         remedy = "give this or params.conversation, not both"
         raise InvalidRequest("params.previous_response_id", params["previous_response_id"], remedy)

@@ -88,7 +88,8 @@ def _needs_of(request: Request, input_tokens: int | None) -> Needs:
 
 def has_images(request: Request) -> bool:
     """Return whether a message of the request, or the result of a tool in it, has an image."""
-    return any(part.get("type") in _IMAGES for part in all_blocks(readable(request).messages))
+    blocks = all_blocks(readable(request).messages)
+    return any(str(part.get("type")) in _IMAGES for part in blocks)
 
 
 def _format_of(params: Mapping[str, Any]) -> object:

@@ -113,7 +113,7 @@ def _beyond_openai(request: Request) -> Iterator[str]:
         yield "params.tool_choice"
     for i, message in enumerate(request.messages or ()):
         for j, part in enumerate(_items(message.get("content"))):
-            if part.get("type") not in _OPENAI_PARTS:
+            if str(part.get("type")) not in _OPENAI_PARTS:
                 yield f"messages[{i}].content[{j}]"
 
 

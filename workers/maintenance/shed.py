@@ -16,6 +16,9 @@ from headgate.workers.clients.redis_batcher import RedisBatcher
 AT_ONCE = 200
 """Jobs that are shed in one transaction."""
 
+TIMES = 25
+"""Transactions of one round at most: other work of maintenance waits for it."""
+
 AFTER_MS = 60_000
 """So long after its end the answer of such a job can be read by the caller who waits for it."""
 
@@ -34,6 +37,14 @@ class Shed:
 
     async def round(self) -> int:
         """Shed the jobs that are due; return how many."""
+        done = 0
+        for _ in range(TIMES):
+            done += (found := await self._some())
+            if found < AT_ONCE:
+                break
+        return done
+
+    async def _some(self) -> int:
         due = await asyncio.to_thread(self._due)
         if due:
             names = [

@@ -40,7 +40,6 @@ def response_fields(body: Fields) -> RequestFields:
             fields["priority"] = "standard"
     if store is False:
         marks[STORE] = False
-        fields["cache"] = {"mode": "off"}
     if marks:
         fields["metadata"] = marks
     return fields

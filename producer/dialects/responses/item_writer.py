@@ -49,7 +49,7 @@ class ItemWriter:
         place = event.get("output_index")
         if not isinstance(place, int):
             return
-        if event["type"] == "response.output_item.added" and place not in self._by_place:
+        if event.get("type") == "response.output_item.added" and place not in self._by_place:
             item = self._by_place[place] = SentItem(place, fields_of(event.get("item")))
             self.items.append(item)
         elif (sent := self._by_place.get(place)) is not None:

@@ -42,7 +42,8 @@ class SentPart:
                 "type": self.kind, "text": self.text,
                 "annotations": self.noted, "logprobs": self.logged,
             }  # fmt: skip
-        return {"type": self.kind, TEXT_FIELDS[self.kind]: self.text}
+        name = TEXT_FIELDS.get(self.kind)  # a newer kind has another form
+        return {"type": self.kind, **({name: self.text} if name else {})}
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class SentItem:
 
     def _part(self, event: Fields) -> SentPart | None:
         at = index_of({"index": event.get("content_index")})
-        return self.parts[at] if at < len(self.parts) else None
+        return self.parts[at] if 0 <= at < len(self.parts) else None
 
     def rest_of_call(self, whole: Fields) -> str | None:
         """Return the missing arguments of a whole call; None if this is another call."""

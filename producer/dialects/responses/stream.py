@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headgate.producer.dialects.errors import kind_of
-from headgate.producer.dialects.fields import Fields, fields_of, objects_of
+from headgate.producer.dialects.fields import Fields, fields_of, objects_of, text_of
 from headgate.producer.dialects.openai_stream import parsed
 from headgate.producer.dialects.responses.block_items import BlockItems
 from headgate.producer.dialects.responses.chunk_items import ChunkItems, TextItems
@@ -82,7 +82,7 @@ class ResponseStream:
             self._blocks.take(event)
         elif event.get("type") == "response.created" and writer.items:
             raise StreamBroken(self._job_id)
-        elif event.get("type") not in _LIFE:
+        elif (name := text_of(event.get("type"))) and name not in _LIFE:
             writer.pass_on(event)
         return writer.written()
 

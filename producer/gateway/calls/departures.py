@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,10 @@ log = logging.getLogger("headgate.gateway")
 GRACE_S = 10.0
 """How long the job of a caller that went away stays, if the caller may ask for it again. The
 vendors' libraries do so after 8 s at most."""
+
+
+SHED_EVERY_S, SHED_AT_ONCE = 0.5, 500
+"""How often, and how many at once: each time takes a thread and a transaction."""
 
 
 class Departures:
@@ -41,6 +46,7 @@ class Departures:
         self._recent = recent
         self._is_awaited = is_awaited
         self._tasks: set[asyncio.Task[None]] = set()
+        self._to_shed: list[tuple[float, str]] = []
 
     @property
     def stopping(self) -> bool:
@@ -65,14 +71,21 @@ class Departures:
 
         Until then a retry finds it. If the gateway stops before, maintenance does it.
         """
-        self._start(self._shed_later(job_id))
+        self._to_shed.append((time.monotonic() + GRACE_S, job_id))
+        if len(self._to_shed) == 1:
+            self._start(self._shed_all())
 
-    async def _shed_later(self, job_id: str) -> None:
-        await asyncio.sleep(GRACE_S)
-        try:
-            await asyncio.to_thread(self._operations.shed, [job_id])
-        except (HeadgateError, RedisError) as error:
-            log.warning("job %s is shed later: %s", job_id, place_of(error))
+    async def _shed_all(self) -> None:
+        """Shed those that are due, many at once, until none is left."""
+        while self._to_shed:
+            await asyncio.sleep(max(SHED_EVERY_S, self._to_shed[0][0] - time.monotonic()))
+            now = time.monotonic()
+            due = [job_id for due_at, job_id in self._to_shed[:SHED_AT_ONCE] if due_at <= now]
+            try:
+                await asyncio.to_thread(self._operations.shed, due)
+            except Exception as error:
+                log.warning("%d jobs are shed later: %s", len(due), place_of(error))
+            del self._to_shed[: len(due)]
 
     async def close(self) -> None:
         """Stop all that still waits; their jobs go on."""

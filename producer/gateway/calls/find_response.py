@@ -19,11 +19,15 @@ from headgate.shared.job.result import Result
 
 
 class FoundResponse(NamedTuple):
-    """A response on record: its id, the request of its job, and the job as it is now."""
+    """A response on record: its id, the request of its job, and the job as it is now.
+
+    `size`: characters of both on record.
+    """
 
     id: str
     request: Request
     result: Result
+    size: int = 0
 
     @property
     def job_id(self) -> str:
@@ -58,7 +62,7 @@ async def find_response(
     is_theirs = owns(caller, request.tenant, request.user)
     if request.dialect != "responses" or found.is_unstored or not is_theirs:
         raise _not_found(given, param)
-    return FoundResponse(given, request, found.result)
+    return FoundResponse(given, request, found.result, found.size)
 
 
 def _not_found(given: str, param: str) -> CallRefused:

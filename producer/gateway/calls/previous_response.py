@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from headgate.producer.callers.allowed import narrowed
 from headgate.producer.callers.caller import Caller
 from headgate.producer.client.operations import Operations
 from headgate.producer.dialects.fields import Fields, fields_of, text_of
@@ -20,6 +21,9 @@ from headgate.shared.errors import InvalidRequest
 
 MOST_TURNS = 1000
 """Responses of one conversation that are read back."""
+
+MOST_CHARACTERS = 50_000_000
+"""So much of the record of one conversation is read back: far more than any model reads."""
 
 _FIELD = "previous_response_id"
 
@@ -42,23 +46,26 @@ async def continued(operations: Operations, call: GatewayCall) -> GatewayCall:
     """Return the call with the response that it goes on with; one without that as it is.
 
     Raises CallRefused with 404 if the caller has no such response, and with 400 if that has no
-    answer.
+    answer. Of a call that names its tenant or user, only their responses count.
     """
     params: Fields = call.fields.get("params", {})
     given = named_before(params)
     if given is None:
         return call
     at = await asyncio.to_thread(operations.current)
-    before = await _answered(operations, call.caller, given)
-    metadata = {**call.fields.get("metadata", {}), PREVIOUS: given}
-    fields: RequestFields = {**call.fields, "metadata": metadata}
+    caller = narrowed(call.caller, call.fields.get("tenant"), call.fields.get("user"))
+    before = await _answered(operations, caller, given)
+    fields: RequestFields = {**call.fields}
+    marks: Any = call.fields.get("metadata", {})
+    if isinstance(marks, dict):  # anything else is refused when it is submitted
+        fields["metadata"] = {**marks, PREVIOUS: given}
     pin = _pin(before, call.model, at.catalog)
     if pin is not None:
         theirs = text_of(fields_of(before.result.message).get("id"))
         fields["params"] = {**params, _FIELD: theirs}
         fields |= pin
     else:
-        earlier = await history(operations, call.caller, before)
+        earlier = await history(operations, caller, before)
         fields["params"] = {name: one for name, one in params.items() if name != _FIELD}
         items: Any = [*earlier, *_items(fields.get("input"))]
         fields["input"] = items
@@ -68,7 +75,7 @@ async def continued(operations: Operations, call: GatewayCall) -> GatewayCall:
 def _items(given: Any) -> list[Fields]:
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": given}] if given else []
-    return given if isinstance(given, list) else []
+    return given if isinstance(given, list) else [given]  # which is refused as an item
 
 
 async def _answered(operations: Operations, caller: Caller, given: str) -> FoundResponse:
@@ -91,13 +98,14 @@ async def whole_input(operations: Operations, caller: Caller, found: FoundRespon
 
     Raises CallRefused with 404 if an earlier response is gone that only its vendor has.
     """
-    turns = [request_items(found.request)]
+    turns, size = [request_items(found.request)], found.size
     while found.request.params.get(_FIELD):  # its input does not hold what was said before it
-        if len(turns) > MOST_TURNS:
-            words = f"the conversation has over {MOST_TURNS} responses; give the items as input"
+        if len(turns) > MOST_TURNS or size > MOST_CHARACTERS:
+            words = "the conversation is too long to be read back; give its items as input"
             raise CallRefused("invalid_request", words, param=_FIELD)
         before = text_of(found.request.metadata.get(PREVIOUS))
         found = await _answered(operations, caller, before)
+        size += found.size
         said = items_of(found.result.as_json())
         turns.append([*request_items(found.request), *as_input(said)])
     return [item for turn in reversed(turns) for item in turn]

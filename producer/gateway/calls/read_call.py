@@ -90,6 +90,8 @@ def _fields(wish: Wish, ours: Mapping[str, Any], caller: Caller) -> dict[str, An
     fields.setdefault("priority", "interactive")
     if (marks := wish.fields.get("metadata")) and isinstance(ours.get("metadata", {}), dict):
         fields["metadata"] = {**marks, **ours.get("metadata", {}), **marks}
+    if not wish.is_stored:  # whatever else the caller says of the cache
+        fields["cache"] = {"mode": "off"}
     if caller.any_user and _can_be_name(wish.user):
         fields.setdefault("user", wish.user)
     if fields.get("stream"):  # what a crash broke off is never begun anew, so never paid twice

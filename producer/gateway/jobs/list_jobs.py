@@ -61,13 +61,11 @@ def seen_by(caller: Caller, asked: dict[str, Any]) -> dict[str, str | None]:
     Raises KeyRefused if the caller asks for another's.
     """
     tenant, user = asked.get("tenant"), asked.get("user")
-    if caller.any_tenant:
-        return {"tenant": tenant, "user": user}
-    tenant, own = identity(caller, tenant)
-    if caller.user is None or caller.any_user:  # it may see all jobs of its tenant
-        return {"tenant": tenant, "user": user}
-    identity(caller, tenant, user)
-    return {"tenant": tenant, "user": own}
+    if not caller.any_tenant:
+        tenant, _ = identity(caller, tenant)
+    if caller.user is not None and not caller.any_user:
+        _, user = identity(caller, tenant, user)
+    return {"tenant": tenant, "user": user}
 
 
 def cursor_of(job_id: str) -> str:

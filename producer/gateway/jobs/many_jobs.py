@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 from starlette.requests import Request
@@ -30,6 +30,9 @@ from headgate.shared.errors import HeadgateError
 from headgate.shared.job.result import Result
 
 End = Result | HeadgateError
+
+FEW = 20
+"""So many results are written at once."""
 
 WAIT_S = 30.0
 """How long a call waits for the first end, unless it says how long."""
@@ -62,7 +65,7 @@ async def wait(door: Door, request: Request) -> Response:
         found |= await while_there(door, request, work) or {}
         if shows_open and (left := [job_id for job_id in ids if job_id not in found]):
             found |= await asyncio.to_thread(door.operations.read_many, left)
-    return json_response({"results": {job_id: _shown(end) for job_id, end in found.items()}})
+    return await _answered(lambda: {job_id: _shown(end) for job_id, end in found.items()}, found)
 
 
 async def cancel_many(door: Door, request: Request) -> Response:
@@ -75,7 +78,7 @@ async def cancel_many(door: Door, request: Request) -> Response:
     if ids:
         found = await _cancelled(door, request, ids, timeout_s)
     ends = [found.get(job_id) or UnknownJob(job_id) for job_id in body["ids"]]
-    return json_response({"results": [_shown(end) for end in ends]})
+    return await _answered(lambda: [_shown(end) for end in ends], ends)
 
 
 async def _cancelled(
@@ -102,6 +105,15 @@ def _as_it_is(door: Door, job_id: str) -> End:
         return door.operations.result(job_id)
     except HeadgateError as error:
         return error
+
+
+async def _answered(results: Callable[[], object], ends: Sized) -> Response:
+    """Return the answer with these results; of many it is written while other calls go on."""
+
+    def write() -> Response:
+        return json_response({"results": results()})
+
+    return write() if len(ends) <= FEW else await asyncio.to_thread(write)
 
 
 def _shown(end: End) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from headgate.producer.errors import UnknownJob
 from headgate.producer.gateway.calls.headers import of_result
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
-from headgate.producer.gateway.jobs.callers import own_job
+from headgate.producer.gateway.jobs.callers import caller_for, own_job
 from headgate.producer.gateway.jobs.params import once_each, require_only, seconds_in
 from headgate.producer.gateway.jobs.waiting import ended_within
 from headgate.shared.job.ids import now_ms
@@ -81,7 +81,11 @@ async def cancel(door: Door, request: Request) -> Response:
 async def retry(door: Door, request: Request) -> Response:
     """Queue a failed job again under its id."""
     require_only(once_each(request))
-    job_id = await own_job(door, request)
+    caller = await caller_for(door, request, "jobs")
+    job_id = await door.ownership.require(caller, request.path_params["id"])
+    if caller.models is not None:  # another key of the tenant may have asked for another model
+        found = await asyncio.to_thread(door.operations.result, job_id)
+        await door.require_models(caller, [found.model])
     await asyncio.to_thread(door.operations.retry, job_id)
     headers = {"location": f"/v1/jobs/{job_id}", "x-headgate-job-id": job_id}
     return json_response({"id": job_id, "status": "queued"}, headers, status=202)

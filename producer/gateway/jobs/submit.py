@@ -35,16 +35,21 @@ from headgate.shared.errors import HeadgateError, InvalidRequest
 MOST_JOBS = 10_000
 """Jobs of one call, each sample counted."""
 
+MOST_BYTES = 100_000_000
+"""So large a body may be with all its samples: each of them has the whole request."""
+
 
 class Given(NamedTuple):
     """What holds for all requests of a call.
 
-    `fields`: those of the headers. `key`: the idempotency key of the call, if it has one.
+    `fields`: those of the headers. `key`: the idempotency key of the call, if it has one. `size`:
+    bytes of the body.
     """
 
     caller: Caller
     fields: Mapping[str, Any]
     key: str | None
+    size: int = 0
 
 
 async def submit(door: Door, request: Request) -> Response:
@@ -75,7 +80,8 @@ async def _read_call(door: Door, request: Request) -> tuple[Given, dict[str, Any
     headers = first_of_each(request)
     fields = of_headers(headers)
     key = fields.pop("idempotency_key", None) or headers.get("idempotency-key")
-    return Given(caller, fields, key), decoded(await read_json(request, door.settings))
+    raw = await read_json(request, door.settings)
+    return Given(caller, fields, key, len(raw)), decoded(raw)
 
 
 async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Response:
@@ -86,9 +92,14 @@ async def _submit_many(door: Door, body: Mapping[str, Any], given: Given) -> Res
     if not 1 <= len(jobs) * samples <= MOST_JOBS:
         count = f"{len(jobs)} requests, {samples} samples of each"
         raise InvalidRequest("jobs", count, f"give 1 to {MOST_JOBS} jobs in one call")
+    if given.size * samples > MOST_BYTES:
+        remedy = (
+            f"with its samples a body may have {MOST_BYTES // 1_000_000} MB; send fewer at once"
+        )
+        raise InvalidRequest("samples", samples, remedy)
     act = _all_or_none if flag_in(body, "all_or_none") else _each
-    # Ten thousand take a second or two, in which other calls go on.
-    return await asyncio.to_thread(_answer, act, door, jobs, samples, given)
+    async with door.bulk:  # ten thousand take a second or two, in which other calls go on
+        return await asyncio.to_thread(_answer, act, door, jobs, samples, given)
 
 
 Act = Callable[[Door, list[Any], int, Given], list[Outcome]]

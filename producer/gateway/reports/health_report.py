@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from headgate.producer.admin import health as health_check
 from headgate.producer.callers.authenticate import secrets_of
 from headgate.producer.callers.caller import OPEN_CALLER, Caller
-from headgate.producer.callers.doorkeeper import is_loopback
+from headgate.producer.callers.doorkeeper import host_name, is_loopback
 from headgate.producer.gateway import health as short
 from headgate.producer.gateway.door import Door
 from headgate.producer.gateway.jobs.callers import caller_with_any
@@ -39,8 +40,8 @@ async def health(door: Door, request: Request) -> Response:
     caller = await _viewer(door, request)
     if caller is not None:
         with suppress(HeadgateError, TimeoutError):  # the short answer says what is wrong
-            async with asyncio.timeout(short.WITHIN_S), door.reporting:
-                found |= await asyncio.to_thread(_parts, door, caller)
+            async with asyncio.timeout(short.WITHIN_S):
+                found |= await door.reports.read(partial(_parts, door, caller))
     return short.shown(found)
 
 
@@ -54,7 +55,8 @@ async def _viewer(door: Door, request: Request) -> Caller | None:
         return None
     host = request.client.host if request.client is not None else ""
     is_direct = not any(name in request.headers for name in OF_PROXIES)
-    return OPEN_CALLER if is_direct and is_loopback(host) else None
+    named = host_name(request.headers.get("host", ""))  # a page may have made up another name
+    return OPEN_CALLER if is_direct and is_loopback(host) and is_loopback(named) else None
 
 
 def _parts(door: Door, caller: Caller) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -65,6 +64,4 @@ async def cache(door: Door, request: Request) -> Response:
 
 
 async def _reported(door: Door, read: Callable[[Installation], T]) -> T:
-    """Return a report; one at a time, because some read all keys of Redis."""
-    async with door.reporting:
-        return await asyncio.to_thread(door.operations.report, read)
+    return await door.reports.read(partial(door.operations.report, read))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -30,7 +29,6 @@ async def usage(door: Door, request: Request) -> Response:
     if "limit" in params:
         asked["limit"] = whole_number_in(params, "limit", 1, least=1, most=MOST_ROWS)
     by = params.get("by", "")
-    async with door.reporting:
-        query = cast(UsageQuery, asked)
-        found = await asyncio.to_thread(door.operations.usage, by, query)
+    query = cast(UsageQuery, asked)
+    found = await door.reports.read(lambda: door.operations.usage(by, query))
     return json_response(found.as_json())

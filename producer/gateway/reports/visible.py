@@ -23,7 +23,8 @@ VIEWS: tuple[Scope, ...] = ("view", "operate", "admin")
 
 def sees_all(caller: Caller) -> bool:
     """Return whether the caller may see the figures of all tenants together, and of each."""
-    return caller.any_tenant and not caller.scopes.isdisjoint(VIEWS)
+    is_of_one = caller.user is not None and not caller.any_user
+    return caller.any_tenant and not is_of_one and not caller.scopes.isdisjoint(VIEWS)
 
 
 def own_budgets(caller: Caller, rows: Sequence[BudgetRow]) -> list[BudgetRow]:

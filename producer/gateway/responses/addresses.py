@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from headgate.producer.callers.caller import Caller
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.dialects.fields import Fields
 from headgate.producer.dialects.responses.body import (
@@ -27,6 +28,7 @@ from headgate.producer.gateway.calls.previous_response import continued, named_b
 from headgate.producer.gateway.calls.read_call import last_event, read_json
 from headgate.producer.gateway.calls.replies import json_response
 from headgate.producer.gateway.door import Door
+from headgate.producer.gateway.jobs.callers import caller_for
 from headgate.shared.cost import tokens
 from headgate.shared.job.request import AUTO, request_from
 from headgate.shared.job.result import Result
@@ -61,17 +63,17 @@ async def _one(door: Door, request: Request) -> Response:
     return await (delete if request.method == "DELETE" else show)(door, request)
 
 
-async def _found(door: Door, request: Request) -> FoundResponse:
-    caller = await door.caller_of(request, "chat")
-    return await find_response(door.operations, caller, request.path_params["id"])
+async def _found(door: Door, request: Request) -> tuple[Caller, FoundResponse]:
+    """Return who calls, and the response in the address."""
+    caller = await caller_for(door, request, "chat")
+    return caller, await find_response(door.operations, caller, request.path_params["id"])
 
 
 async def show(door: Door, request: Request) -> Response:
     """Answer GET /v1/responses/{id}: the response as it is now, or its stream."""
-    found = await _found(door, request)
+    caller, found = await _found(door, request)
     if not _truth(request, "stream"):
         return json_response(found.body())
-    caller = await door.caller_of(request, "chat")
     call = GatewayCall(
         dialect="responses",
         kind="responses",
@@ -92,7 +94,7 @@ async def show(door: Door, request: Request) -> Response:
 
 async def cancel(door: Door, request: Request) -> Response:
     """Answer POST /v1/responses/{id}/cancel: the response once it has ended."""
-    found = await _found(door, request)
+    _, found = await _found(door, request)
     if not is_background(found.request):
         words = "only a response with background: true can be cancelled"
         raise CallRefused("invalid_request", words, param="response_id")
@@ -116,7 +118,7 @@ async def _stopped(door: Door, found: FoundResponse) -> Result:
 
 async def delete(door: Door, request: Request) -> Response:
     """Answer DELETE /v1/responses/{id}: its input and output go, at its end if it runs."""
-    found = await _found(door, request)
+    _, found = await _found(door, request)
     with suppress(ResultExpired):
         await _stopped(door, found)
     await asyncio.to_thread(door.operations.shed, [found.job_id])
@@ -125,14 +127,16 @@ async def delete(door: Door, request: Request) -> Response:
 
 async def list_input(door: Door, request: Request) -> Response:
     """Answer GET /v1/responses/{id}/input_items: a page of them, the newest first."""
-    found = await _found(door, request)
+    caller, found = await _found(door, request)
     query = request.query_params
-    items = listed(await _input_of(door, request, found), found.job_id)
+    items = listed(await _input_of(door, caller, found), found.job_id)
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise _wrong("order", order, "use asc or desc")
     limit = query.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MOST_ITEMS):
+    if not (
+        limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MOST_ITEMS
+    ):
         raise _wrong("limit", limit, f"give a number from 1 to {MOST_ITEMS}")
     if order == "desc":
         items.reverse()
@@ -151,9 +155,8 @@ async def list_input(door: Door, request: Request) -> Response:
     })  # fmt: skip
 
 
-async def _input_of(door: Door, request: Request, found: FoundResponse) -> list[Fields]:
+async def _input_of(door: Door, caller: Caller, found: FoundResponse) -> list[Fields]:
     """Return the whole input; that of the response alone if an earlier one is gone."""
-    caller = await door.caller_of(request, "chat")
     try:
         return await whole_input(door.operations, caller, found)
     except CallRefused:
@@ -162,7 +165,7 @@ async def _input_of(door: Door, request: Request, found: FoundResponse) -> list[
 
 async def count_input(door: Door, request: Request) -> Response:
     """Answer POST /v1/responses/input_tokens: the estimate by which limits are held."""
-    caller = await door.caller_of(request, "chat")
+    caller = await caller_for(door, request, "chat")
     body = decoded(await read_json(request, door.settings))
     name = str(body.get("model") or door.settings.model)
     at = await asyncio.to_thread(door.operations.current)

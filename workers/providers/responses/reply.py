@@ -92,7 +92,7 @@ def _content(
     """Return the text; None if something else stands in its place: a call, a refusal, an image."""
     if texts:
         return "".join(texts)
-    kinds = {item.get("type") for item in output} - {"reasoning", "message"}
+    kinds = {str(item.get("type")) for item in output} - {"reasoning", "message"}
     return None if kinds or calls or _refuses(output) else ""
 
 
@@ -152,5 +152,5 @@ def read_terms(decoded: dict[str, Any], output: list[dict[str, Any]]) -> Billing
     Tools that the vendor runs, such as searches, have prices of their own, which we do not know.
     """
     tier = tier_of(decoded.get("service_tier"))
-    runs = any(item.get("type") not in PRICED for item in output)
+    runs = any(str(item.get("type")) not in PRICED for item in output)
     return BillingTerms(service_tier=tier, unpriced=runs) if tier or runs else PLAIN

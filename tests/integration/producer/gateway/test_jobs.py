@@ -29,6 +29,7 @@ KEYS = {
     "ann": NewKey("ann", "amber", user="ann", scopes=("jobs",)),
     "birch": NewKey("birch", "birch", scopes=("jobs",), models=("gpt-4o-mini",)),
     "chat": NewKey("chat", "amber", scopes=("chat",)),
+    "large": NewKey("large", "amber", scopes=("jobs",), models=("gpt-4o",)),
 }
 
 
@@ -238,6 +239,8 @@ def test_one_call_waits_for_many_jobs_and_ends_with_the_first(at: JobsHouse) -> 
 def test_a_failed_job_is_queued_again_under_its_id(at: JobsHouse) -> None:
     job_id = at.submit("[[fault:times=1:400]] no", **ALONE)
     assert at.ended(job_id)["status"] == "failed"
+    refused = at.ask(f"{JOBS}/{job_id}/retry", method="POST", by="large")
+    assert (refused.status, facts(refused)["code"]) == (403, "model")
     again = at.ask(f"{JOBS}/{job_id}/retry", method="POST")
     assert (again.status, again.json) == (202, {"id": job_id, "status": "queued"})
     assert at.ended(job_id)["id"] == job_id

@@ -271,6 +271,7 @@ def test_days_stand_in_their_order_and_a_limit_keeps_what_costs_most(engine: Eng
         ({"since": "yesterday"}, "since"),
         ({"colour": "red"}, "colour"),
         ({"tenant": 7}, "tenant"),
+        ({"user": "a\0b"}, "user"),
     ],
 )
 def test_bad_input_is_named_with_its_remedy(

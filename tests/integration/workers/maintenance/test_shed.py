@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from redis.asyncio import Redis
 from sqlalchemy import Engine, insert, select
 
@@ -24,6 +25,23 @@ def stored(engine: Engine) -> set[str]:
     with reading(engine) as connection:
         rows = connection.execute(select(jobs.c.id, jobs.c.envelope, jobs.c.result)).all()
     return {row.id for row in rows if row.envelope is not None or row.result is not None}
+
+
+async def test_a_round_sheds_more_than_one_transaction_holds(
+    engine: Engine, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.workers.maintenance.shed.AT_ONCE", 2)
+    for n in range(5):
+        put_job(engine, OLD_MS, job_id=f"old-{n}", result="{}")
+    with writing(engine) as connection:
+        for n in range(5):
+            mark_unstored(connection, f"old-{n}")
+    batcher = RedisBatcher(Redis.from_url(valkey.url))
+    try:
+        assert await Shed(engine, batcher, Keys(""), lambda: NOW_MS).round() == 5
+    finally:
+        await batcher.close()
+    assert stored(engine) == set()
 
 
 async def test_what_has_ended_a_minute_ago_and_is_not_to_be_stored_goes(

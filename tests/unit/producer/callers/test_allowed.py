@@ -53,6 +53,9 @@ def test_a_call_names_a_tenant_and_a_user_where_the_key_allows_it(
         (ANY_USER, "other", None, False),
         (WHOLE_TENANT, "acme", "u2", True),
         (ANY_TENANT, "other", "u2", True),
+        (allowed.narrowed(ANY_TENANT, None, "u2"), "other", "u2", True),
+        (allowed.narrowed(ANY_TENANT, None, "u2"), "other", "u1", False),
+        (allowed.narrowed(ANY_TENANT, "other", "u2"), "acme", "u2", False),
     ],
 )
 def test_a_job_is_the_callers_or_not(

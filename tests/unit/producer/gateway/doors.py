@@ -121,6 +121,7 @@ class PlayedOperations:
         self.may_open.set()
         self.submitted: list[RequestFields] = []
         self.cancelled: list[str] = []
+        self.shed_together: list[list[str]] = []
         self.opened = 0
         self.redis, self.waiters_made = PlayedRedis(), PlayedWaiters()
         self.outcomes: list[Outcome] = []
@@ -151,6 +152,12 @@ class PlayedOperations:
     def cancel(self, ids: Sequence[str]) -> None:
         """Note what is cancelled."""
         self.cancelled += ids
+
+    def shed(self, ids: Sequence[str]) -> None:
+        """Note what is shed together; `b` fails."""
+        self.shed_together.append(list(ids))
+        if "b" in ids:
+            raise ValueError
 
     def close(self) -> None:
         """Do nothing."""

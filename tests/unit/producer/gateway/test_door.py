@@ -172,3 +172,19 @@ async def test_a_job_that_ended_before_it_was_cancelled_is_taken_up(
     assert answer.headers["x-headgate-job-id"] == "0193-1"
     assert len(played.submitted) == 1
     await door.close()
+
+
+async def test_jobs_that_are_not_stored_are_shed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departures, "GRACE_S", 0.0)
+    monkeypatch.setattr(departures, "SHED_EVERY_S", 0.01)
+    monkeypatch.setattr(departures, "SHED_AT_ONCE", 2)
+    played = PlayedOperations()
+    door = make_door(played)
+    for job_id in ("a", "b", "c"):
+        door.departures.shed(job_id)
+    await departed(door)
+    assert played.shed_together == [["a", "b"], ["c"]]
+    door.departures.shed("d")
+    await departed(door)
+    assert played.shed_together[2:] == [["d"]]
+    await door.close()

@@ -40,6 +40,12 @@ def test_what_a_request_needs_is_read_from_its_messages_and_params() -> None:
     assert needs_of(request_from({"prompt": "x"})).capabilities == ()
 
 
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_parts_of_an_odd_type_need_nothing(dialect: str) -> None:
+    odd = [{"role": "user", "content": [{"type": {}, "text": "x"}]}]
+    assert not needs_of(request_from({"messages": odd, "dialect": dialect})).vision
+
+
 def test_needs_are_read_from_anthropics_form() -> None:
     image = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
     result = {"type": "tool_result", "tool_use_id": "t", "content": [image]}

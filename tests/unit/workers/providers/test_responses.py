@@ -57,6 +57,7 @@ CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"
         (whole({"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}), None,
          "stop"),
         (whole({"type": "image_generation_call", "result": "AA"}), None, "stop"),
+        (whole({"type": []}), None, "stop"),
         (whole(text("a"), status="incomplete",
                incomplete_details={"reason": "max_output_tokens"}), "a", "length"),
         (whole(text("a"), status="incomplete",

