@@ -259,6 +259,7 @@ def _write(receiver: socket.socket, document: Any, streams: Sequence[int] = ()) 
 
 
 def _import_all() -> None:
+    gc.disable()
     for name in IMPORTED:
         importlib.import_module(name)
     for package in PACKAGES:
@@ -269,6 +270,7 @@ def _import_all() -> None:
     assert threading.active_count() == 1, "a thread would not be forked along"
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _main() -> None:
