@@ -26,6 +26,7 @@ from headgate.shared.catalog import access, catalog
 from headgate.shared.catalog.catalog import Catalog
 from headgate.shared.catalog.schema import ProviderConfig as ProviderEntry
 from headgate.shared.cost import tokens
+from headgate.shared.database.webhooks import all_subscriptions
 from headgate.shared.errors import SettingError
 from headgate.shared.named_function import named_function
 from headgate.shared.routing.choose import without_key
@@ -156,6 +157,7 @@ async def open_parts(
     reload = await _write_limits(in_force, models, servers, batcher, owner, clock)
     tiers_of = partial(_tiers, in_force, engine)
     tier_of = await asyncio.to_thread(tiers_of, models)
+    pipeline.webhooks.subscribed = await asyncio.to_thread(all_subscriptions, engine)
     return WorkerParts(
         in_force, models, pipeline, record, batcher, call, reload, check, background, tiers_of,
         tier_of, Revoke(servers, engine, in_force.result_ttl_s, clock.now_ms),

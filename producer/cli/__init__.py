@@ -14,6 +14,6 @@ def main() -> None:
     from headgate.producer.cli.terminal.exit_codes import run
 
     code = run(sys.argv[1:])
-    # The interpreter looks for garbage once more before it ends: 0.2 s, all imports take 0.5 s.
+    # The interpreter looks for garbage once more before it ends, for as long as all imports took.
     gc.freeze()
     sys.exit(code)

@@ -59,10 +59,11 @@ def require_job_id(job_id: object) -> None:
         raise InvalidRequest("job_id", job_id, "give the id of a job as text, such as job.id")
 
 
-def require_seconds(field: str, seconds: object) -> None:
+def require_seconds(field: str, seconds: object, *, may_be_none: bool = True) -> None:
     """Raise InvalidRequest if this is neither None nor a number of seconds from 0."""
-    if seconds is None:
+    if seconds is None and may_be_none:
         return
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or not seconds >= 0:  # type: ignore[operator]  # NaN is refused, too
-        raise InvalidRequest(field, seconds, "give a number of seconds from 0, or None")
+        remedy = "give a number of seconds from 0" + (", or None" if may_be_none else "")
+        raise InvalidRequest(field, seconds, remedy)

@@ -14,7 +14,7 @@ from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, require_se
 from headgate.producer.client.client import CANCEL_WAIT_S
 from headgate.producer.client.handle import AsyncJob
 from headgate.producer.client.many.ends import checked_ids, ends_of
-from headgate.producer.client.many.gather import collected_async, completed_async
+from headgate.producer.client.many.gather import collected_async, completed_async, ids_kept
 from headgate.producer.client.many.prompts import answers_of, combined_async
 from headgate.producer.client.many.slices import Flow, Progress
 from headgate.producer.client.many.submit import submit_slices_async
@@ -115,7 +115,8 @@ class AsyncClient:
         ids = await self.submit_many(requests, max_in_flight=max_in_flight, progress=progress)
         try:
             ended = self.as_completed(ids, timeout_s, response_format)
-            found = await collected_async(ended, ids, progress)
+            with ids_kept(ids):
+                found = await collected_async(ended, ids, progress)
         except JobTimeout:
             if not return_errors:
                 raise
@@ -228,7 +229,9 @@ class AsyncClient:
 
         timeout_s: how many seconds to wait for the workers of running jobs, all together.
         """
-        return await self._transport.cancel(job_ids, timeout_s)
+        ids = checked_ids(job_ids)
+        require_seconds("timeout_s", timeout_s, may_be_none=False)
+        return await self._transport.cancel(ids, timeout_s)
 
     async def check(
         self, prompt: str | None = None, /, **fields: Unpack[RequestFields]

@@ -14,7 +14,7 @@ from headgate.producer.admin.limits_rows import LimitsReport
 from headgate.producer.client.arguments import NOT_PICKLED, UsageKey, require_seconds, timeout_of
 from headgate.producer.client.handle import Job
 from headgate.producer.client.many.ends import checked_ids
-from headgate.producer.client.many.gather import collected, completed
+from headgate.producer.client.many.gather import collected, completed, ids_kept
 from headgate.producer.client.many.prompts import answers_of, combined
 from headgate.producer.client.many.slices import Flow, Progress
 from headgate.producer.client.many.submit import submit_slices
@@ -86,7 +86,8 @@ class Client:
 
         Returns the Job. Raises InvalidRequest, IdempotencyConflict and TierLimit with nothing
         queued, Unreachable with nothing on record, and SubmitInterrupted if a server was lost
-        halfway: `job_ids` is then on record, and `unsure_ids` may be.
+        halfway: `job_ids` is then on record, and `unsure_ids` may be. Over HTTP Unreachable says so
+        if the job may be on record.
         """
         asked = with_response_format(fields, response_format)
         return Job(self._transport.submit(prompt, asked), self, response_format)
@@ -153,13 +154,15 @@ class Client:
         max_in_flight, progress: see `submit_many`.
         response_format: see `submit`.
 
-        Raises what `submit_many` and `results` raise.
+        Raises what `submit_many` and `results` raise; once all are submitted, SubmitStopped with
+        the `job_ids` in place of any other error.
         """
         requests = combined(prompts, fields, response_format)
         ids = self.submit_many(requests, max_in_flight=max_in_flight, progress=progress)
         try:
             ended = self.as_completed(ids, timeout_s, response_format)
-            found = collected(ended, ids, progress)
+            with ids_kept(ids):
+                found = collected(ended, ids, progress)
         except JobTimeout:
             if not return_errors:
                 raise
@@ -317,7 +320,9 @@ class Client:
         Thousands of jobs take a second or two, because hundreds share a transaction. Raises
         UnknownJob if an id is unknown, after the other jobs are cancelled, and Unreachable.
         """
-        return self._transport.cancel(job_ids, timeout_s)
+        ids = checked_ids(job_ids)
+        require_seconds("timeout_s", timeout_s, may_be_none=False)
+        return self._transport.cancel(ids, timeout_s)
 
     def check(
         self, prompt: str | None = None, /, **fields: Unpack[RequestFields]

@@ -56,6 +56,12 @@ class LoopThread:
         finally:
             running.call(pieces.close)
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call it in the loop soon, without waiting for that; do nothing if no loop runs."""
+        running = self._running
+        if running is not None:
+            running.call(function)
+
     def close(self, closing: Work[None]) -> None:
         """Await `closing` in the loop and end the thread; who still waits gets a RuntimeError."""
         self._reset_after_fork()
@@ -130,11 +136,13 @@ class _RunningLoop:
         """Await `closing`, cancel what still runs, and end the thread."""
         with self._lock:
             self._is_closed = True
-        with contextlib.suppress(NotInTime, CancelledError):
-            ending = asyncio.run_coroutine_threadsafe(_end_all(closing), self._loop)
-            ending.result(CLOSE_WITHIN_S)
-        self.call(self._loop.stop)
-        self._thread.join(CLOSE_WITHIN_S)
+        try:
+            with contextlib.suppress(NotInTime, CancelledError):
+                ending = asyncio.run_coroutine_threadsafe(_end_all(closing), self._loop)
+                ending.result(CLOSE_WITHIN_S)
+        finally:
+            self.call(self._loop.stop)
+            self._thread.join(CLOSE_WITHIN_S)
 
     def end_soon(self) -> None:
         """Cancel what runs, and end the thread, without waiting for that."""

@@ -60,7 +60,7 @@ def model_of(wanted: object) -> type[BaseModel] | None:
     """Return the model by which answers are parsed, if it is one; raise InvalidRequest."""
     if wanted is None or isinstance(wanted, dict):
         return None
-    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel) and wanted is not BaseModel:
         return wanted
     raise InvalidRequest(FIELD, wanted, REMEDY)
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticUserError
 
 from headgate.shared.errors import InvalidRequest
 
@@ -35,8 +35,10 @@ def strict_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the strict schema of the model; raise InvalidRequest if it has no such form."""
     try:
         schema = model.model_json_schema()
-    except PydanticInvalidForJsonSchema as error:
-        raise InvalidRequest(FIELD, model.__name__, f"has no JSON schema: {error}") from None
+    except PydanticUserError as error:  # such as a field of a class that is not defined yet
+        raise InvalidRequest(
+            FIELD, model.__name__, f"has no JSON schema: {error.message}"
+        ) from None
     root = _strict(schema, schema, model.__name__)
     if "$ref" in root:  # a model that has itself as a field
         root = {**_target(root["$ref"], root), **_without(root, "$ref")}
@@ -46,12 +48,19 @@ def strict_schema(model: type[BaseModel]) -> dict[str, Any]:
     return root
 
 
-def _strict(schema: Mapping[str, Any], root: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the schema at this place in its strict form."""
-    if "$ref" in schema and len(schema) > 1 and schema is not root:
+def _strict(
+    schema: Mapping[str, Any], root: Mapping[str, Any], where: str, within: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the schema at this place in its strict form; `within`: the models written out here."""
+    bare = _without(schema, "default", "discriminator", "uniqueItems")
+    if "$ref" in bare and len(bare) > 1 and schema is not root:
         # Nothing may stand beside a reference, such as the description of a field.
-        schema = {**_target(schema["$ref"], root), **_without(schema, "$ref")}
-    made = _with_strict_parts(_without(schema, "default", "discriminator"), root, where)
+        reference = bare["$ref"]
+        if reference in within:  # a model within itself cannot be written out
+            return {"$ref": reference}
+        within = (*within, reference)
+        bare = {**_target(reference, root), **_without(bare, "$ref")}
+    made = _with_strict_parts(bare, root, where, within)
     if "oneOf" in made:  # of a union with a discriminator; strict schemas know anyOf only
         made["anyOf"] = made.pop("oneOf")
     match made.get("allOf"):
@@ -68,17 +77,17 @@ def _strict(schema: Mapping[str, Any], root: Mapping[str, Any], where: str) -> d
 
 
 def _with_strict_parts(
-    schema: dict[str, Any], root: Mapping[str, Any], where: str
+    schema: dict[str, Any], root: Mapping[str, Any], where: str, within: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the schema with all schemas inside of it in their strict form."""
     made = dict(schema)
     for name in schema.keys() & {"$defs", "properties"}:
         parts = schema[name].items()
-        made[name] = {key: _strict(part, root, f"{where}.{key}") for key, part in parts}
+        made[name] = {key: _strict(part, root, f"{where}.{key}", within) for key, part in parts}
     for name in schema.keys() & {"anyOf", "oneOf", "allOf", "prefixItems"}:
-        made[name] = [_strict(part, root, where) for part in schema[name]]
+        made[name] = [_strict(part, root, where, within) for part in schema[name]]
     if isinstance(schema.get("items"), Mapping):
-        made["items"] = _strict(schema["items"], root, f"{where}[]")
+        made["items"] = _strict(schema["items"], root, f"{where}[]", within)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ BASE_URL = f"http://{HOST}/v1"
 
 NO_KEY = "headgate"
 """OpenAI's classes want a key. It goes nowhere: the workers have the vendors' keys."""
+
+
+_on_the_queue: weakref.WeakSet[httpx2.Client | httpx2.AsyncClient] = weakref.WeakSet()
+"""What was made here. Any other client of HTTP would send prompts to OpenAI itself."""
 
 
 class OpenAI(openai.OpenAI):
@@ -56,6 +61,8 @@ class OpenAI(openai.OpenAI):
             options |= {"base_url": BASE_URL, "api_key": NO_KEY}
             transport = QueueTransport(checked_settings(settings) or load())
             http_client = httpx2.Client(transport=transport, trust_env=False)
+            _on_the_queue.add(http_client)
+        _require_ours(http_client)
         super().__init__(default_headers=headers, http_client=http_client, **options)
 
 
@@ -79,6 +86,8 @@ class AsyncOpenAI(openai.AsyncOpenAI):
             options |= {"base_url": BASE_URL, "api_key": NO_KEY}
             transport = AsyncQueueTransport(checked_settings(settings) or load())
             http_client = httpx2.AsyncClient(transport=transport, trust_env=False)
+            _on_the_queue.add(http_client)
+        _require_ours(http_client)
         super().__init__(default_headers=headers, http_client=http_client, **options)
 
 
@@ -86,6 +95,15 @@ def _named(tenant: str | None, user: str | None, priority: Priority | None) -> d
     """Return the headers that name the caller of all calls."""
     given = {"tenant": tenant, "user": user, "priority": priority}
     return {f"x-headgate-{name}": value for name, value in given.items() if value is not None}
+
+
+def _require_ours(http_client: httpx2.Client | httpx2.AsyncClient) -> None:
+    """Raise WrongUse for a client of HTTP that does not lead to the queue."""
+    if http_client not in _on_the_queue:
+        remedy = (
+            "leave it out: calls go to the queue; for a gateway use openai.OpenAI(base_url=...)"
+        )
+        raise WrongUse("http_client", type(http_client).__name__, remedy)
 
 
 def _refuse_addresses(options: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import weakref
 from collections.abc import AsyncIterator, Iterator
 
@@ -114,11 +113,8 @@ class _Body(httpx2.SyncByteStream):
             yield piece
 
     def close(self) -> None:
-        async def leave() -> None:
-            self._call.leave()
-
-        with contextlib.suppress(RuntimeError):  # the client was closed before
-            self._thread.run(leave())
+        # Not waited for: garbage of a stream may be collected in the thread of the loop itself.
+        self._thread.call(self._call.leave)
 
 
 _open_transports: weakref.WeakSet[QueueTransport] = weakref.WeakSet()

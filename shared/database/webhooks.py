@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
+from headgate.shared.database.engine import reading
 from headgate.shared.database.many_rows import insert_all
 from headgate.shared.database.tables import webhook_deliveries, webhook_tenants
 from headgate.shared.job.envelope import Envelope
@@ -29,6 +30,12 @@ def subscriptions(connection: Connection, tenants: Collection[str] | None = None
         query = query.where(webhook_tenants.c.tenant.in_(tenants))
     rows = connection.execute(query).all()
     return {row.tenant: None if row.events is None else orjson.loads(row.events) for row in rows}
+
+
+def all_subscriptions(engine: Engine) -> Subscriptions:
+    """Return all tenants whose webhooks get events now."""
+    with reading(engine) as connection:
+        return subscriptions(connection)
 
 
 def event_row(

@@ -35,8 +35,12 @@ SECOND_VERSION = 2
 """The version of envelopes that the first readers would misread: `Request.version`, a `sample`
 after the first, a `canvas`, and models that the catalog does not list (snapshots, fine-tunes)."""
 
-NEWEST_VERSION = 4
-"""The highest version that is read. What needs 3 and 4 is in `Request.version`."""
+NEWEST_VERSION = 3
+"""The highest version that is read: what needs it is in `Request.version`.
+
+A release adds at most one: readers leave the version after theirs to newer workers, and bury later
+ones as unreadable.
+"""
 
 
 class Envelope(BaseModel):

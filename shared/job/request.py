@@ -324,14 +324,10 @@ class Request(BaseModel):
         """The version of an envelope that carries the request.
 
         Readers of version 1 refuse tokens as `input`, messages of the role `function`, and several
-        answers (`params.n`). Readers of version 2 would read Anthropic's form as OpenAI's. Readers
-        of version 3 refuse the forms that came after them, and would call no webhook.
+        answers (`params.n`). Readers of version 2 would read other forms as OpenAI's, and would
+        call no webhook.
         """
-        if self.dialect in ("responses", "moderations") or self.pinned is not None:
-            return 4
-        if self.webhook_url is not None:
-            return 4
-        if self.dialect != "openai":
+        if self.dialect != "openai" or self.pinned is not None or self.webhook_url is not None:
             return 3
         if self.input is not None:
             return 1 if isinstance(self.inputs[0], str) else 2

@@ -61,7 +61,7 @@ class _Visit(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _real(self, _named: re.Match[str]) -> str:
+    def _real(self, _match: re.Match[str]) -> str:
         """Return the address of a response that was made just now."""
         asked: dict[str, Any] = {"model": "gpt-4o-mini", "input": "hello"}
         if "cancel" in self.path or "stream" in self.path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,7 +31,7 @@ class GatewayAddress:
 
     url: str
     key: SecretStr | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # its URL may have a password
 
     @classmethod
     def of(cls, base_url: object, api_key: object = None) -> GatewayAddress:
@@ -46,7 +46,7 @@ class GatewayAddress:
         if key is not None and parts.scheme == "http" and not is_here:
             log.warning("the key is sent to %s without encryption; use https if you can", url)
         by_proxy = not is_here and not proxy_bypass(host)
-        return cls(url, key, getproxies().get(parts.scheme) if by_proxy else None)
+        return cls(url, key, _proxy_for(parts.scheme) if by_proxy else None)
 
     @property
     def name(self) -> str:
@@ -62,6 +62,18 @@ class GatewayAddress:
 def job_path(job_id: str, *rest: str) -> str:
     """Return the path of a job's address."""
     return "/".join(["/v1/jobs", quote(job_id, safe=""), *rest])
+
+
+def _proxy_for(scheme: str) -> str | None:
+    """Return the URL of the proxy that the environment names, if any; raise WrongUse."""
+    found = getproxies().get(scheme)
+    if not found:
+        return None
+    url = found if "://" in found else f"http://{found}"
+    if urlsplit(url).scheme not in ("http", "https"):
+        remedy = "only proxies of HTTP are known; name one, or the gateway's host in NO_PROXY"
+        raise WrongUse(f"{scheme}_proxy", masked(found), remedy)
+    return url
 
 
 def _checked_url(given: object) -> str:

@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from headgate.producer.client.http.address import GatewayAddress
-from headgate.producer.client.http.refusals import AGAIN, is_passing, refusal_of
+from headgate.producer.client.http.refusals import AGAIN, NO_GATEWAY, is_passing, refusal_of
 from headgate.shared.errors import Unfit, Unreachable
 from headgate.shared.job.encoding import loads
 
@@ -30,6 +30,12 @@ PAUSES_S = (0.1, 0.4, 1.2)
 
 AGAIN_WITHIN_S = 15.0
 """A call is not sent again after so many seconds."""
+
+PERHAPS_DONE = (
+    "perhaps it is on record: look with `jobs` before you submit again, or give an "
+    "idempotency_key, with which you may submit again in any case"
+)
+"""The remedy where a submit was sent, also again, and no answer came."""
 
 AT_ONCE = 100
 """So many calls of one client are open at once; streams and long polls not counted."""
@@ -85,34 +91,30 @@ class Connections:
         wait_s: float = 0,
         may_repeat: bool = True,
         takes: int = 200,
+        submits: bool = False,
     ) -> GatewayAnswer:
         """Return the answer to one call; raise what the gateway refuses it with.
 
         `wait_s`: how long the gateway was asked to wait. `may_repeat`: the call may be sent again
         after it has perhaps been done. `takes`: another status that is no refusal. Raises
-        Unreachable if no answer came.
+        Unreachable if no answer came; if the call `submits` and may have been done, it says so.
         """
         began = time.monotonic()
         pauses = iter(PAUSES_S)
+        once = method, path, body, query, headers, CALL_S + wait_s
+        was_sent = False
         while True:
-            fault: Exception
-            cause: BaseException | None = None
-            try:
-                found = await self._once(method, path, body, query, headers, CALL_S + wait_s)
-            except LOST as error:
-                fault, cause = self._fault_of(error), error
-                if isinstance(fault, Unfit) or not (may_repeat or _was_not_sent(error)):
-                    raise fault from cause
-            else:
-                if found.status < 300 or (found.status == takes and found.body):
-                    return GatewayAnswer(found.status, found.body)
-                fault = refusal_of(self.address.name, found.status, found.headers, found.body)
-                if not may_repeat or not is_passing(found.status, found.body):
-                    raise fault
+            found = await self._tried(once, may_repeat, takes)
+            if isinstance(found, GatewayAnswer):
+                return found
+            was_sent = was_sent or found.was_sent
             self.require_open()
             pause_s = next(pauses, None)
             if pause_s is None or time.monotonic() - began > AGAIN_WITHIN_S:
-                raise fault from cause
+                fault = found.fault
+                if submits and was_sent:
+                    fault = Unreachable(fault.server, fault.reason, PERHAPS_DONE)
+                raise fault from found.fault.__cause__
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  no secret
 
     @asynccontextmanager
@@ -155,6 +157,25 @@ class Connections:
             self.is_closed = True
             await self._session.close()
 
+    async def _tried(
+        self, once: _Once, may_repeat: bool, takes: int
+    ) -> GatewayAnswer | _PassingFault:
+        """Return the answer, or a fault after which the call is sent again; raise any other."""
+        try:
+            found = await self._once(*once)
+        except LOST as error:
+            lost, was_sent = self._fault_of(error), not _was_not_sent(error)
+            if isinstance(lost, Unfit) or (was_sent and not may_repeat):
+                raise lost from error
+            lost.__cause__ = error
+            return _PassingFault(lost, was_sent)
+        if found.status < 300 or (found.status == takes and found.body):
+            return self._answer_in(found)
+        fault = refusal_of(self.address.name, found.status, found.headers, found.body)
+        if may_repeat and is_passing(found.status, found.body) and isinstance(fault, Unreachable):
+            return _PassingFault(fault, found.status != 503)
+        raise fault
+
     async def _once(
         self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None, most_s: float,
@@ -180,6 +201,13 @@ class Connections:
             timeout=timeout, allow_redirects=False, proxy=self.address.proxy,
         )  # fmt: skip
 
+    def _answer_in(self, found: _Reply) -> GatewayAnswer:
+        """Return the answer; raise Unfit if it is no object of JSON, as all of a gateway's are."""
+        if not isinstance(found.body, dict):
+            reason = f"it answered with status {found.status} and no JSON"
+            raise Unfit(self.address.name, reason, NO_GATEWAY)
+        return GatewayAnswer(found.status, found.body)
+
     def _fault_of(self, error: BaseException) -> Unreachable:
         name = self.address.name
         if isinstance(error, _NOT_TRUSTED):
@@ -189,6 +217,17 @@ class Connections:
             return Unreachable(name, "it did not answer in time", AGAIN)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else ""
         return Unreachable(name, reason or type(error).__name__, AGAIN)
+
+
+_Once = tuple[str, str, bytes | None, Mapping[str, str] | None, Mapping[str, str] | None, float]
+"""The arguments of `_once`."""
+
+
+class _PassingFault(NamedTuple):
+    """Why there is no answer yet. `was_sent`: the call may have been done."""
+
+    fault: Unreachable
+    was_sent: bool
 
 
 class _Reply(NamedTuple):

@@ -54,7 +54,8 @@ class AsyncHttp:
         """Submit one job; return its id."""
         body = encoded(with_prompt(prompt, fields))
         headers = {SUBMIT_KEY: uuid.uuid4().hex}
-        answer = await self._parts().at.call("POST", "/v1/jobs", body, headers=headers)
+        at = self._parts().at
+        answer = await at.call("POST", "/v1/jobs", body, headers=headers, submits=True)
         return str(answer.body["id"])
 
     async def submit_many(self, requests: Requests, samples: int) -> list[str]:

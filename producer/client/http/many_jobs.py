@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,7 +17,12 @@ from headgate.shared.errors import HeadgateError, InvalidRequest
 from headgate.shared.job.encoding import dumps
 from headgate.shared.job.result import Result
 
+_PLACE = re.compile(r"\Ajobs\[(\d+)\]", re.ASCII)
+
 MOST_IDS = 1000
+
+MOST_WAIT_S = 86_400.0
+"""No gateway waits longer."""
 
 
 async def submit_all(at: Connections, parts: Sequence[Slice], samples: int) -> list[str]:
@@ -40,7 +46,8 @@ async def submit_all(at: Connections, parts: Sequence[Slice], samples: int) -> l
 async def _submit_part(at: Connections, part: Slice, samples: int) -> list[str]:
     headers = {"idempotency-key": uuid.uuid4().hex}
     try:
-        answer = await at.call("POST", "/v1/jobs", part.body(samples), headers=headers)
+        body = part.body(samples)
+        answer = await at.call("POST", "/v1/jobs", body, headers=headers, submits=True)
     except IdempotencyConflict:
         raise
     except InvalidRequest as error:
@@ -51,7 +58,7 @@ async def _submit_part(at: Connections, part: Slice, samples: int) -> list[str]:
             error.limit, error.retry_after_s, index, locked_out=error.locked_out
         ) from None
     except KeyRefused as error:
-        message = error.message.replace("jobs[", "requests[", 1)
+        message = _PLACE.sub(lambda at: f"requests[{int(at[1]) + part.first}]", error.message)
         raise KeyRefused(error.http_status, error.code, message, error.retry_after_s) from None
     return [str(one["id"]) for one in answer.body["jobs"]]
 
@@ -88,6 +95,7 @@ async def _cancel_part(
     good = [job_id for job_id in ids if _may_be_job(job_id)]
     found: dict[str, Result | HeadgateError] = {}
     if good:
+        timeout_s = min(timeout_s, MOST_WAIT_S)
         body = dumps({"ids": good, "timeout_s": timeout_s})
         answer = await at.call("POST", "/v1/jobs/cancel", body, wait_s=timeout_s)
         for job_id, end in zip(good, answer.body["results"], strict=True):

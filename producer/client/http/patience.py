@@ -31,7 +31,9 @@ class Patience:
         if not _may_pass(fault) or now - since >= GIVE_UP_AFTER_S:
             return None
         pause_s, self._next_s = self._next_s, min(self._next_s * 2, LONGEST_S)
-        return max(pause_s, fault.retry_after_s) if isinstance(fault, KeyRefused) else pause_s
+        if isinstance(fault, KeyRefused):
+            pause_s = max(pause_s, fault.retry_after_s)
+        return pause_s if pause_s <= GIVE_UP_AFTER_S else None
 
 
 def _may_pass(fault: Exception) -> bool:

@@ -13,6 +13,8 @@ from headgate.shared.redis_url import masked
 
 AGAIN = "try again; if it stays away, see whether `headgate gateway` runs there"
 
+NO_GATEWAY = "check base_url: it must be the address of a Headgate gateway"
+
 _AWAY = (500, 502, 503, 504)
 _OF_KEYS = (401, 403, 429)
 _OWN_KINDS = ("", "CallRefused", "HeadgateError")
@@ -44,8 +46,7 @@ def refusal_of(gateway: str, status: int, headers: Mapping[str, str], body: obje
         target = masked(headers.get("location", "nowhere"))[:200]
         return Unfit(gateway, f"it redirects to {target}", "give the final address as base_url")
     if not told:
-        remedy = "check base_url: it must be the address of a Headgate gateway"
-        return Unfit(gateway, message, remedy)
+        return Unfit(gateway, message, NO_GATEWAY)
     return HeadgateError(message)
 
 

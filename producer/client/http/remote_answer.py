@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import orjson
+from aiohttp import StreamReader
 
 from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.client.arguments import require_job_id, require_seconds
@@ -38,6 +39,9 @@ SILENCE_S = 45.0
 
 PAUSE_S = 0.1
 """The wait before a lost connection is opened again; it doubles with each try."""
+
+STEADY_S = 10.0
+"""A connection that gave signs of life for so long was a good one: its end begins a new minute."""
 
 LAST = ("end", "error")
 """The names of events after which no other comes."""
@@ -71,6 +75,7 @@ class RemoteAnswer:
         self._rest: deque[TextPiece] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_over = self._is_cut_off = False
+        self._alive_s = 0.0
 
     def open(self) -> None:
         """Begin to read."""
@@ -171,6 +176,8 @@ class RemoteAnswer:
                 fault = self._at.lost(error)
             except (Unreachable, KeyRefused) as error:
                 fault = error
+            if self._alive_s >= STEADY_S:
+                patience.reset()
             pause_s = patience.pause_s(fault)
             if pause_s is None:
                 raise fault
@@ -180,10 +187,18 @@ class RemoteAnswer:
         """Yield the events behind what was read until now, as long as the connection lasts."""
         query = {"after": self._read_until, "pulse_s": str(PULSE_S)}
         path = job_path(self._job_id, "events")
+        self._alive_s = 0.0
         async with self._at.stream(path, query, SILENCE_S) as content:
-            async for event in events_in(content.iter_any()):
+            async for event in events_in(self._timed(content)):
                 self._read_until = event.id or self._read_until
                 yield event
+
+    async def _timed(self, content: StreamReader) -> AsyncIterator[bytes]:
+        """Yield the bytes as they come, and take down how long they do."""
+        began = time.monotonic()
+        async for chunk in content.iter_any():
+            self._alive_s = time.monotonic() - began
+            yield chunk
 
     async def _keep(self, event: ReadEvent | Exception) -> None:
         """Keep what the reader takes later; wait while it has a lot to take."""

@@ -177,6 +177,9 @@ class Loop(Protocol):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns there."""
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call it there soon, unless the loop has ended."""
+
 
 class BlockingEnds:
     """Ends for a thread that is not their loop's. Use it as a context manager."""
@@ -213,11 +216,8 @@ class BlockingEnds:
         return self
 
     def __exit__(self, *_: object) -> None:
-        async def closed() -> None:
-            self._ends.close()
-
-        with contextlib.suppress(RuntimeError):  # the loop ended before
-            self._loop.run(closed())
+        # Not waited for: garbage of an iterator may be collected in the thread of the loop itself.
+        self._loop.call(self._ends.close)
 
 
 def blocking_ends(loop: Loop, waiting: Waiting, timeout_s: float | None) -> BlockingEnds:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from headgate.producer.client.many.ends import BlockingEnds, Ends, result_of
 from headgate.producer.client.many.slices import Progress, SubmitProgress, awaited
 from headgate.producer.client.response_format import ResponseFormat, parsed_by
+from headgate.producer.errors import JobTimeout, SubmitStopped
 from headgate.shared.job.result import Result
 
 
@@ -45,6 +47,19 @@ class Reports:
         if self._progress is None:
             return None
         return self._progress(SubmitProgress([], self._total, self._ended))
+
+
+@contextmanager
+def ids_kept(ids: Sequence[str]) -> Iterator[None]:
+    """Raise SubmitStopped with the ids in place of an error that has none of them."""
+    try:
+        yield
+    except JobTimeout:
+        raise
+    except Exception as error:
+        if not ids:
+            raise
+        raise SubmitStopped(ids, (), error) from error
 
 
 def collected(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
+from headgate.producer.callers.refused import KeyRefused
 from headgate.producer.client.many.ends import End
 from headgate.producer.errors import (
     IdempotencyConflict,
@@ -120,8 +121,10 @@ class Flow:
         """Raise SubmitStopped with the ids so far in place of any error after the first slice."""
         try:
             yield
-        except SubmitStopped:
-            raise
+        except _SliceStopped as stopped:
+            error, reason = stopped.error, stopped.error.__cause__
+            cause = _moved(reason, self._requests) if isinstance(reason, Exception) else None
+            raise SubmitStopped([*self.ids, *error.job_ids], error.unsure_ids, cause) from cause
         except Exception as error:
             if not self.ids:
                 raise
@@ -133,6 +136,22 @@ class Flow:
                 ids += error.on_record
             raise SubmitStopped(ids, unsure, cause) from cause
 
+    @contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Tell an end in the middle of a slice from that of another client in a callback."""
+        try:
+            yield
+        except SubmitStopped as error:
+            raise _SliceStopped(error) from error
+
+
+class _SliceStopped(Exception):
+    """A slice took several calls, and one after the first was refused."""
+
+    def __init__(self, error: SubmitStopped) -> None:
+        super().__init__(str(error))
+        self.error = error
+
 
 def _moved(error: Exception, by: int) -> Exception:
     """Return the error with the place of its request among all, not in its slice."""
@@ -142,6 +161,9 @@ def _moved(error: Exception, by: int) -> Exception:
     if type(error) is InvalidRequest and (found := _PLACE.match(error.field)):
         field = f"requests[{int(found[1]) + by}]{error.field[found.end() :]}"
         return InvalidRequest(field, error.value, error.remedy, error.code)
+    if isinstance(error, KeyRefused) and (found := _PLACE.match(error.message)):
+        message = f"requests[{int(found[1]) + by}]{error.message[found.end() :]}"
+        return KeyRefused(error.http_status, error.code, message, error.retry_after_s)
     return error
 
 

@@ -31,7 +31,8 @@ def submit_slices(
             part = source.next(wanted)
             if not part:
                 return flow.ids
-            ids = submit(part)
+            with flow.submitting():
+                ids = submit(part)
             flow.report_submitted(len(part), ids)
             if ends is not None:
                 ends.add(ids)
@@ -57,7 +58,8 @@ async def submit_slices_async(
                 part = await source.next_async(wanted)
                 if not part:
                     return flow.ids
-                ids = await submit(part)
+                with flow.submitting():
+                    ids = await submit(part)
                 await awaited(flow.report_submitted(len(part), ids))
                 if ends is not None:
                     ends.add(ids)

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from headgate.shared.database.engine import reading, writing
 from headgate.shared.database.tables import batches, jobs, webhook_deliveries
-from headgate.shared.job.webhook_event import DAY_MS, batch_event
+from headgate.shared.database.webhooks import subscriptions
+from headgate.shared.job.webhook_event import DAY_MS, batch_event, chooses
 
 PAGE = 100
 
@@ -33,7 +34,7 @@ def look(engine: Engine, at_ms: int, *, early: bool = False) -> Looked:
     """
     due_by_ms = at_ms + (LATEST_MS if early else 0)
     query = (
-        select(_ROW.id, _ROW.batch_id, _ROW.created_at_ms)
+        select(_ROW.id, _ROW.batch_id, _ROW.tenant, _ROW.url, _ROW.created_at_ms)
         .where(_ROW.state == "waiting", _ROW.due_at_ms <= due_by_ms)
         .order_by(_ROW.due_at_ms)
         .limit(PAGE)
@@ -60,11 +61,20 @@ def _look_at(connection: Connection, row: Any, at_ms: int) -> int:
         connection.execute(later)
         return 0
     event = batch_event(row.batch_id, outcome, at_ms)
+    if row.url is None and not _is_wanted(connection, row.tenant, event.type):
+        connection.execute(delete(webhook_deliveries).where(*mine))
+        return 0
     change = {
         "event": event.type, "body": event.body, "state": "pending", "created_at_ms": at_ms,
         "due_at_ms": at_ms, "until_ms": at_ms + DAY_MS,
     }  # fmt: skip
     return connection.execute(update(webhook_deliveries).where(*mine).values(change)).rowcount
+
+
+def _is_wanted(connection: Connection, tenant: str, name: str) -> bool:
+    """Return whether the tenant wants this event; one without a webhook sees why it is not sent."""
+    subscribed = subscriptions(connection, [tenant])
+    return tenant not in subscribed or chooses(subscribed[tenant], name)
 
 
 def _outcome(connection: Connection, batch: Any) -> str | None:

@@ -158,15 +158,24 @@ def settle(connection: Connection, items: Sequence[Attempted]) -> list[None]:
 
 
 def _disable(connection: Connection, item: Attempted) -> None:
-    """Stop all events of the tenant for this URL; a tenant's own URL gets no new ones either."""
+    """Stop all events of the tenant for this URL; a tenant's own URL gets no new ones either.
+
+    If the tenant has another URL by now, the event goes there.
+    """
     url, tenant = item.event.url, item.event.tenant
+    if not item.event.is_own:
+        mine = webhook_tenants.c.tenant == tenant, webhook_tenants.c.url == url
+        gone = update(webhook_tenants).where(*mine).values(disabled_at_ms=item.at_ms)
+        if not connection.execute(gone).rowcount:
+            again = {"state": "pending", "due_at_ms": item.at_ms, "ended_at_ms": None}
+            this = _ROW.id == item.event.id, _ROW.attempts == item.event.attempts
+            change = update(webhook_deliveries).where(*this, _ROW.state == "disabled")
+            connection.execute(change.values(again))
+            return
     its = _ROW.url == url if item.event.is_own else _ROW.url.is_(None)
     ended = {"state": "disabled", "due_at_ms": None, "ended_at_ms": item.at_ms, "error": item.error}
     stop = update(webhook_deliveries).where(_DUE, _ROW.tenant == tenant, its)
     connection.execute(stop.values(ended))
-    if not item.event.is_own:
-        mine = webhook_tenants.c.tenant == tenant, webhook_tenants.c.url == url
-        connection.execute(update(webhook_tenants).where(*mine).values(disabled_at_ms=item.at_ms))
 
 
 def prune(engine: Engine, before_ms: int) -> int:

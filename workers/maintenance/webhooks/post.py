@@ -60,7 +60,7 @@ class WebhookPost:
         """Post the body; return the reply. A fault of the connection is a reply without status."""
         try:
             target = URL(url)
-            kind = self._allowed.kind_of(target.scheme, target.host or "")
+            kind = self._allowed.kind_of(target.scheme, target.raw_host or "")
             # A redirect would name an address that nobody has checked.
             async with self._session(kind).post(
                 target, data=body.encode(), headers=headers, allow_redirects=False

@@ -22,8 +22,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from headgate.shared.database.engine import passes, reading
-from headgate.shared.database.webhooks import Subscriptions, subscriptions
+from headgate.shared.database.engine import passes
+from headgate.shared.database.webhooks import all_subscriptions
 from headgate.shared.job.ids import now_ms
 from headgate.shared.job.webhook_event import DAY_MS
 from headgate.shared.settings import Settings
@@ -134,7 +134,7 @@ class WebhookSender:
     async def _round(self, is_due: bool) -> None:
         now = time.monotonic()
         if now >= self._refresh_at:
-            self.outbox.subscribed = await asyncio.to_thread(self._subscriptions)
+            self.outbox.subscribed = await asyncio.to_thread(all_subscriptions, self.engine)
             self._refresh_at = now + REFRESH_S
         if now >= self._look_at:
             self._look_at = now + PERIOD_S
@@ -150,10 +150,6 @@ class WebhookSender:
             before_ms = self.clock_ms() - self.keep_days * DAY_MS
             await asyncio.to_thread(deliveries.prune, self.engine, before_ms)
             self._prune_at = now + PRUNE_S
-
-    def _subscriptions(self) -> Subscriptions:
-        with reading(self.engine) as connection:
-            return subscriptions(connection)
 
     async def end_batches(self, *, early: bool = False) -> int:
         """Make the events of batches that have ended; return how many."""

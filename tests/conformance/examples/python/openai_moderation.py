@@ -1,7 +1,6 @@
 """A moderation of a text, of several texts, and of a text with an image."""
 
 from openai import OpenAI
-from openai.types import ModerationImageURLInputParam, ModerationTextInputParam
 
 client = OpenAI()
 
@@ -9,13 +8,13 @@ one = client.moderations.create(input="I want to bake a cake.")
 several = client.moderations.create(
     model="omni-moderation-latest", input=["I want to bake a cake.", "It rained."]
 )
-text: ModerationTextInputParam = {"type": "text", "text": "What is this?"}
-image: ModerationImageURLInputParam = {
-    "type": "image_url",
-    "image_url": {"url": "https://example.com/image.png"},
-}
-parts: list[ModerationImageURLInputParam | ModerationTextInputParam] = [text, image]
-with_image = client.moderations.create(model="omni-moderation-latest", input=parts)
+with_image = client.moderations.create(
+    model="omni-moderation-latest",
+    input=[  # type: ignore[arg-type]  # mypy sees no typed dicts in a union with sequences
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/image.png"}},
+    ],
+)
 
 assert one.model.startswith("omni-moderation")
 assert not one.results[0].flagged

@@ -315,6 +315,12 @@ async def test_a_job_is_cancelled_and_retried(client: AnyClient, house: PlayedHo
     assert unknown.job_id == "nobody"
     assert await client.status(fourth.id) == "cancelled"
     assert await client.cancel_many([]) == []
+    for seconds in (None, float("nan"), -1, "5"):
+        refused = await raised(InvalidRequest, client.cancel(first, timeout_s=seconds))
+        assert refused.field == "timeout_s"
+    assert (await raised(InvalidRequest, client.cancel_many(first))).field == "job_ids"
+    [again] = await client.cancel_many((one for one in [second]), timeout_s=float("inf"))
+    assert again.id == second
     running = await client.submit("e")
     house.worker.start(running.id)
     assert (await client.cancel(running.id, timeout_s=0.1)).status == "running"

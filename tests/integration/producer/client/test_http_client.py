@@ -252,7 +252,9 @@ class Odd(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer as the path says."""
-        if self.path.startswith("/moved"):
+        if self.path.startswith("/page"):
+            self.send_response(200)
+        elif self.path.startswith("/moved"):
             self.send_response(302)
             self.send_header("location", "https://elsewhere.example.com/login")
         else:
@@ -260,6 +262,11 @@ class Odd(BaseHTTPRequestHandler):
         self.send_header("content-length", "6")
         self.end_headers()
         self.wfile.write(b"<html>")
+
+    def do_POST(self) -> None:
+        """Take the call and give no answer."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -269,9 +276,20 @@ def test_a_server_that_is_no_gateway_is_named(tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Odd) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        for path, words in (("", "base_url"), ("/moved", "redirects to https://elsewhere")):
+        for path, words in (
+            ("", "base_url"),
+            ("/page", "no JSON; check base_url"),
+            ("/moved", "redirects to https://elsewhere"),
+        ):
             with Client(base_url=url + path) as client, pytest.raises(Unfit, match=words):
                 client.status("x")
+        submits: list[Callable[[Client], object]] = [
+            lambda one: one.submit("x"), lambda one: one.submit_many(["x", "y"]),
+        ]  # fmt: skip
+        for submit in submits:
+            with Client(base_url=url) as client, pytest.raises(Unreachable) as caught:
+                submit(client)
+            assert "perhaps it is on record: look" in caught.value.remedy
         server.shutdown()
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
@@ -174,5 +175,7 @@ def test_an_address_or_a_key_is_refused(kind: type[OpenAI] | type[AsyncOpenAI]) 
     with pytest.raises(WrongUse, match=r"api_key: '\*\*\*': leave it out") as caught:
         kind(api_key="sk-secret")
     assert "sk-secret" not in str(caught.value)
+    with pytest.raises(WrongUse, match="http_client: 'Client': leave it out"):
+        kind(http_client=httpx2.Client())  # type: ignore[arg-type]  # of either kind
     with pytest.raises(WrongUse, match="settings"):
         kind("localhost")

@@ -82,5 +82,5 @@ def test_a_key_names_only_its_models(name: str, expected: bool) -> None:
 
 def test_a_key_does_what_its_scopes_say() -> None:
     allowed.require_scope(PLAIN, "chat")
-    with pytest.raises(KeyRefused, match="scope jobs"):
-        allowed.require_scope(PLAIN, "jobs")
+    with pytest.raises(KeyRefused, match="scope usage"):
+        allowed.require_scope(PLAIN, "usage")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -22,8 +24,9 @@ from headgate import (
     Unreachable,
     WrongUse,
 )
-from headgate.producer.client.http import job_bodies
+from headgate.producer.client.http import job_bodies, patience, remote_answer
 from headgate.producer.client.http.address import GatewayAddress
+from headgate.producer.client.http.ends import JobEnds
 from headgate.producer.client.http.job_bodies import renamed, sliced
 from headgate.producer.client.http.patience import Patience
 from headgate.producer.client.http.refusals import is_passing, refusal_of
@@ -44,6 +47,18 @@ KEY = "hg-" + "s3cret" * 7
 )
 def test_an_address_is_taken_with_or_without_its_version(given: str, url: str) -> None:
     assert GatewayAddress.of(given, KEY).url == url
+
+
+def test_a_proxy_is_taken_with_or_without_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("http://u:s3cret@proxy:3128", "u:s3cret@proxy:3128"):
+        monkeypatch.setenv("https_proxy", text)
+        found = GatewayAddress.of("https://llm.example.com", KEY)
+        assert found.proxy == "http://u:s3cret@proxy:3128"
+        assert "s3cret" not in repr(found)
+    monkeypatch.setenv("https_proxy", "socks5://u:s3cret@proxy:1080")
+    with pytest.raises(WrongUse, match="https_proxy") as caught:
+        GatewayAddress.of("https://llm.example.com", KEY)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +157,15 @@ def test_refusals_are_the_errors_of_the_library() -> None:
 
 
 def test_patience_ends_for_what_does_not_pass() -> None:
-    patience = Patience(0.5)
+    pauses = Patience(0.5)
     away = Unreachable("the gateway", "refused", "try again")
-    assert [patience.pause_s(away) for _ in range(5)] == [0.5, 1, 2, 4, 4]
-    patience.reset()
-    assert patience.pause_s(KeyRefused(429, "key_limit", "slow", 9)) == 9
-    assert patience.pause_s(KeyRefused(401, "invalid_api_key", "no")) is None
-    assert patience.pause_s(Unfit("the gateway", "x", "y")) is None
-    assert patience.pause_s(ValueError()) is None
+    assert [pauses.pause_s(away) for _ in range(5)] == [0.5, 1, 2, 4, 4]
+    pauses.reset()
+    assert pauses.pause_s(KeyRefused(429, "key_limit", "slow", 9)) == 9
+    assert pauses.pause_s(KeyRefused(429, "key_limit", "tomorrow", 80_000)) is None
+    assert pauses.pause_s(KeyRefused(401, "invalid_api_key", "no")) is None
+    assert pauses.pause_s(Unfit("the gateway", "x", "y")) is None
+    assert pauses.pause_s(ValueError()) is None
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -167,3 +183,46 @@ async def test_events_are_taken_apart_however_they_are_cut(size: int) -> None:
         ReadEvent("delta", "4-aa", b'{"text":"one "}'),
         ReadEvent("end", "", b'{"status": "succeeded"}'),
     ]
+
+
+class Restarting:
+    """A gateway that starts anew again and again while a job waits: only its pings come."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    @asynccontextmanager
+    async def stream(self, *_: object) -> AsyncIterator[Restarting]:
+        self.opened += 1
+        yield self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield b": ping\n\n"
+        if self.opened == 5:
+            yield b'id: 1\nevent: delta\ndata: {"text":"a"}\n\n'
+            await asyncio.Event().wait()
+        raise ConnectionResetError
+
+    def lost(self, error: BaseException) -> Unreachable:
+        return Unreachable("the gateway", str(error), "try again")
+
+    def require_open(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_steady", [True, False])
+async def test_each_loss_of_a_good_connection_has_a_minute_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, is_steady: bool
+) -> None:
+    monkeypatch.setattr(remote_answer, "STEADY_S", 0 if is_steady else 1000)
+    monkeypatch.setattr(remote_answer, "PAUSE_S", 0.02)
+    monkeypatch.setattr(patience, "GIVE_UP_AFTER_S", 0.03)
+    gateway: Any = Restarting()
+    reader = remote_answer.RemoteAnswer(gateway, JobEnds(gateway), "job", None, None, 0)
+    reader.open()
+    if is_steady:
+        assert await reader.next() == "a"
+    else:
+        with pytest.raises(Unreachable):
+            await reader.next()
+    reader.close()

@@ -158,3 +158,37 @@ def test_an_answer_of_another_form_says_what_is_wrong_without_quoting_it() -> No
     with pytest.raises(AnswerMismatch, match="ended at max_tokens") as caught:
         result('{"name": "Li', finish_reason="length").parsed  # noqa: B018
     assert (caught.value.finish_reason, caught.value.response_format) == ("length", "Place")
+
+
+class Link(BaseModel):
+    name: str
+    next: Annotated[Link, Field(description="the next one")] = None  # type: ignore[assignment]
+    last: Link = None  # type: ignore[assignment]
+
+
+def test_a_model_in_itself_has_a_schema_also_with_words_beside_it() -> None:
+    schema = strict_schema(Link)
+    assert schema["properties"]["last"] == {"$ref": "#/$defs/Link"}
+    within = schema["properties"]["next"]
+    assert within["description"] == "the next one"
+    assert within["properties"]["next"] == {"$ref": "#/$defs/Link"}
+    assert schema["required"] == within["required"] == ["name", "next", "last"]
+
+
+class Unfinished(BaseModel):
+    later: NotYetThere  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize("wanted", [Unfinished, BaseModel])
+def test_a_model_that_is_not_finished_or_none_at_all_is_refused(wanted: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        with_response_format({}, wanted)
+    assert caught.value.field == "response_format"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_is_a_list_to_the_vendor() -> None:
+    class Words(BaseModel):
+        words: set[str]
+
+    assert "uniqueItems" not in strict_schema(Words)["properties"]["words"]

@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import InvalidRequest, JobTimeout, Result, SubmitInterrupted, SubmitStopped, TierLimit
-from headgate.producer.client.many.ends import Ends, checked_ids
+from headgate import (
+    InvalidRequest,
+    JobTimeout,
+    KeyRefused,
+    Result,
+    SubmitInterrupted,
+    SubmitStopped,
+    TierLimit,
+)  # fmt: skip
+from headgate.producer.client.http.job_bodies import Slice
+from headgate.producer.client.http.many_jobs import submit_all
+from headgate.producer.client.loop_thread import LoopThread
+from headgate.producer.client.many.ends import BlockingEnds, Ends, checked_ids
+from headgate.producer.client.many.gather import ids_kept
 from headgate.producer.client.many.slices import SLICE, Flow, SubmitProgress
 from headgate.producer.client.many.submit import submit_slices, submit_slices_async
 
@@ -202,3 +214,70 @@ async def test_the_last_look_brings_what_has_ended_and_names_what_has_not() -> N
 def test_what_is_no_list_of_ids_is_refused(ids: Any) -> None:
     with pytest.raises(InvalidRequest, match="job_id"):
         checked_ids(ids)
+
+
+def test_the_end_of_a_slice_in_the_middle_has_the_ids_of_all_slices() -> None:
+    """Over HTTP a slice of long prompts takes several calls."""
+    cause = InvalidRequest("requests[3].prompt", "x", "no")
+    middle = SubmitStopped(["a", "b"], ["c"], cause)
+    middle.__cause__ = cause
+    played = Played(fail_at=2, error=middle)
+    with pytest.raises(SubmitStopped) as caught:
+        run(played, Flow(progress=lambda _: None), [str(n) for n in range(3 * SLICE)])
+    assert caught.value.job_ids == (*(str(n) for n in range(2 * SLICE)), "a", "b")
+    assert caught.value.unsure_ids == ("c",)
+    assert isinstance(caught.value.__cause__, InvalidRequest)
+    assert caught.value.__cause__.field == f"requests[{2 * SLICE + 3}].prompt"
+
+
+def test_the_end_of_another_clients_submit_in_a_callback_is_a_cause_only() -> None:
+    foreign = SubmitStopped(["other"])
+
+    def fail(_: SubmitProgress) -> None:
+        raise foreign
+
+    with pytest.raises(SubmitStopped) as caught:
+        run(Played(), Flow(progress=fail), ["a"])
+    assert (caught.value.job_ids, caught.value.__cause__) == (("a",), foreign)
+
+
+def test_an_error_while_map_waits_keeps_the_ids() -> None:
+    """The timeout has them already."""
+    for error, kind in ((ValueError(), SubmitStopped), (JobTimeout("a", 1), JobTimeout)):
+        with pytest.raises(kind) as caught, ids_kept(["a", "b"]):
+            raise error
+        if isinstance(caught.value, SubmitStopped):
+            assert (caught.value.job_ids, caught.value.__cause__) == (("a", "b"), error)
+
+
+def test_an_iterator_may_be_collected_as_garbage_in_the_thread_of_its_loop() -> None:
+    thread = LoopThread()
+    waiting: Any = None
+    ends = BlockingEnds(thread, Ends(waiting, waiting))
+
+    async def collect() -> None:
+        ends.__exit__(None, None, None)
+
+    async def nothing() -> None:
+        pass
+
+    thread.run(collect())
+    thread.close(nothing())
+
+
+def test_a_key_that_may_not_submit_a_request_is_refused_with_its_place_among_all() -> None:
+    error = KeyRefused(403, "model_not_allowed", "requests[7]: not this model")
+    played = Played(fail_at=1, error=error)
+    with pytest.raises(SubmitStopped) as caught:
+        run(played, Flow(progress=lambda _: None), [str(n) for n in range(2 * SLICE)])
+    assert str(caught.value.__cause__) == f"requests[{SLICE + 7}]: not this model"
+
+
+async def test_over_http_the_place_counts_from_the_first_request_of_all() -> None:
+    class Refusing:
+        async def call(self, *_: object, **__: object) -> None:
+            raise KeyRefused(403, "model_not_allowed", "jobs[7]: not this model")
+
+    at: Any = Refusing()
+    with pytest.raises(KeyRefused, match=r"^requests\[107\]: not"):
+        await submit_all(at, [Slice(100, [b"{}"])], 1)

@@ -81,13 +81,13 @@ def test_params_of_chat_completions_are_refused_with_what_to_give_instead() -> N
 
 
 def test_old_readers_leave_the_form_and_pins_to_newer_ones() -> None:
-    assert of().version == 4
+    assert of().version == 3
     pinned = request_from({"prompt": "x", "pinned": PIN})
-    assert pinned.version == 4
+    assert pinned.version == 3
     sent = Envelope(
         id=new_id(), request=of(ITEMS, tools=[]), model="m", model_class="fast", submitted_at_ms=1
     )
-    assert b'"v":4' in sent.encode()
+    assert b'"v":3' in sent.encode()
 
 
 def test_tokens_and_bounds_are_those_of_the_words() -> None:

@@ -247,6 +247,19 @@ def test_no_forbidden_address_is_ever_dialled(
         assert in_networks or (scheme == "https" and is_public(address))
 
 
+async def test_a_name_in_punycode_is_allowed_as_it_is_written() -> None:
+    dialled: list[str] = []
+
+    def record(info: AddressInfo) -> socket.socket:
+        dialled.append(str(info[4][0]))
+        raise ConnectionRefusedError(111, "recorded by the test")
+
+    name = "xn--bcher-kva.example"
+    names = Liar(["10.1.2.3"])
+    await post(f"http://{name}/", AllowedTargets.read(name), names=names, opened=record)
+    assert dialled == ["10.1.2.3"]
+
+
 def test_this_machines_own_addresses_are_known() -> None:
     assert is_own("127.0.0.1")
     assert not is_own("8.8.8.8")

@@ -213,6 +213,25 @@ async def test_a_receiver_that_is_gone_gets_nothing_more(outside: Outside) -> No
     assert len(outside.rows()) == 5
 
 
+async def test_a_url_that_is_gone_does_not_stop_the_one_that_took_its_place(
+    outside: Outside,
+) -> None:
+    admin.set_url(outside.engine, "acme", URL, (), AllowedTargets())
+    outside.end(tenant="acme")
+    sender, outside.hang = outside.sender(), asyncio.Event()
+    outside.reply = lambda sent: WebhookReply(410 if sent.url == URL else 200)
+    await sender.send_due()
+    await asyncio.sleep(0)  # the attempt is under way
+    admin.set_url(outside.engine, "acme", URL + "/new", (), AllowedTargets())
+    outside.end(tenant="acme")
+    outside.hang.set()
+    await sender.settled()
+    assert [row.state for row in outside.rows()] == ["pending", "pending"]
+    await outside.until_nothing_is_due(sender)
+    assert {row.state for row in outside.rows()} == {"delivered"}
+    assert [one.url for one in outside.sent] == [URL, URL + "/new", URL + "/new"]
+
+
 async def test_a_tenant_gets_the_events_it_chose_and_none_for_jobs_of_batches(
     outside: Outside,
 ) -> None:
@@ -348,6 +367,14 @@ async def test_a_batch_makes_one_event_when_its_last_job_has_ended(outside: Outs
     end_jobs(outside, "batch_open")
     outside.at_ms += 2000
     assert await sender.end_batches() == 1
+
+
+async def test_of_a_batch_a_tenant_gets_the_events_that_it_chose(outside: Outside) -> None:
+    admin.set_url(outside.engine, "acme", URL, ("job.*", "batch.expired"), AllowedTargets())
+    put_batch(outside, "batch_expired", ("expired",))
+    put_batch(outside, "batch_completed", ("succeeded",))
+    assert await outside.sender().end_batches() == 1
+    assert [row.event for row in outside.rows()] == ["batch.expired"]
 
 
 def end_jobs(outside: Outside, batch_id: str) -> None:
