@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -179,12 +179,18 @@ def load(overlay: Path | None = None) -> Catalog:
     Raises CatalogError, or CatalogErrors for several faults. A test keeps the built-in file free of
     faults, so a fault is always one of the overlay.
     """
-    built_in = _read(BUILT_IN)
+    built_in = _built_in()
     own = _read(overlay) if overlay else built_in
     content = overridden(built_in, own)
     tables = check(str(overlay or BUILT_IN), content, own)
     in_force = json.dumps(content, sort_keys=True, default=str)
     return Catalog(**vars(tables), digest=hashlib.sha256(in_force.encode()).hexdigest()[:12])
+
+
+@cache
+def _built_in() -> Mapping[str, Any]:
+    """Return the content of the file that comes with the program; nobody changes it."""
+    return _read(BUILT_IN)
 
 
 def overridden(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

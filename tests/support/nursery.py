@@ -2,7 +2,8 @@
 
 A start takes hundredths of a second instead of up to two seconds of CPU. The program is what a new
 interpreter would run: its own process, streams, folder, environment and exit; only what it would
-import is there before. `/proc` shows it with the command line and the environment of the nursery.
+import, and read of our own files, is there before. `/proc` shows it with the command line and the
+environment of the nursery.
 
 `python -m tests.support.nursery FD` is that process. Each order comes over the socket FD: its
 length in four bytes, together with the streams of the program to start, and JSON:
@@ -259,6 +260,7 @@ def _write(receiver: socket.socket, document: Any, streams: Sequence[int] = ()) 
 
 
 def _import_all() -> None:
+    gc.disable()
     for name in IMPORTED:
         importlib.import_module(name)
     for package in PACKAGES:
@@ -266,9 +268,17 @@ def _import_all() -> None:
         for module in pkgutil.walk_packages(path, f"{package}."):
             if not any(part in module.name for part in LEFT_OUT):
                 importlib.import_module(module.name)
+    from genai_prices.data_snapshot import get_snapshot
+
+    from headgate.shared.catalog import catalog
+    from headgate.shared.routing.router import lexicon, weights
+
+    for read in (get_snapshot, catalog.load, lexicon, weights):
+        read()  # files of the program that do not change while it runs
     assert threading.active_count() == 1, "a thread would not be forked along"
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _main() -> None:

@@ -1,7 +1,6 @@
 """Migrations: up, down and up again with rows in the tables; the same as the metadata; run once."""
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,20 +30,26 @@ from headgate.shared.database.tables import (
 )
 from headgate.shared.errors import Unreachable
 from tests.releases.coming import MIGRATION, make_next
-from tests.support.child import ChildProcess, wait_until
+from tests.support.child import ChildProcess
 from tests.support.rig import envelope
 
 UPGRADE = """
+import os
 import sys
-import time
-from pathlib import Path
 from headgate.shared.database import migrate
 from headgate.shared.database.engine import open_engine
-engine = open_engine(sys.argv[1])
-while not Path(sys.argv[2]).exists():
-    time.sleep(0.005)
-print("did it" if migrate.upgrade(engine) else "was done")
-engine.dispose()
+start, at_once = os.pipe()
+for _ in range(10):
+    if os.fork() == 0:
+        engine = open_engine(sys.argv[1])
+        os.close(at_once)
+        os.read(start, 1)
+        print("did it" if migrate.upgrade(engine) else "was done", flush=True)
+        engine.dispose()
+        os._exit(0)
+os.close(at_once)
+for _ in range(10):
+    assert os.wait()[1] == 0
 """
 
 
@@ -150,18 +155,11 @@ def test_ten_processes_that_upgrade_at_once_do_a_slow_migration_once(
     migrate.upgrade(engine)
     fill(engine)
     engine.dispose()
-    start = tmp_path / "start"
     step = '    op.create_table("moods"'
     slow = "import time\n" + MIGRATION.replace(step, f"    time.sleep(2)\n{step}")
     env = {"PYTHONPATH": str(make_next(tmp_path / "next", migration=slow))}
-    argv: list[str | Path] = [sys.executable, "-c", UPGRADE, empty_database_url, start]
-    with ExitStack() as stack:
-        started = []
-        for n in range(10):
-            child = ChildProcess(argv, env=env, log_path=tmp_path / f"{n}.log")
-            stack.callback(child.kill)
-            started.append(child.start())
-        start.touch()
-        wait_until(lambda: not any(child.running for child in started), 60, "all to end")
-        told = sorted(child.log().strip() for child in started)
+    argv = [sys.executable, "-c", UPGRADE, empty_database_url]
+    together = ChildProcess(argv, env=env, log_path=tmp_path / "together.log")
+    together.run()
+    told = sorted(together.log().splitlines())
     assert told == ["did it"] + ["was done"] * 9
