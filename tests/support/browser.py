@@ -1,9 +1,15 @@
-"""A real browser without a screen, where Chromium is found: a page is opened, and looked at."""
+"""A real browser without a screen, where Chromium is found: a page is opened, and looked at.
+
+With FETCH_BROWSER=1, as `.ci/run` sets it, root on Debian installs it from Debian's packages first.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,10 +19,28 @@ from tests.support.child import ChildProcess
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+FETCHES = os.environ.get("FETCH_BROWSER") == "1"
+FETCH_S = 90
+
 
 def browser_program() -> str | None:
-    """The path of Chromium or Chrome; None if there is neither."""
+    """The path of Chromium or Chrome; None if there is neither, and none can be fetched."""
+    if (found := _installed()) is None and FETCHES and shutil.which("apt-get"):
+        with suppress(OSError, subprocess.SubprocessError):
+            _apt_get("update")
+            _apt_get("install", "-y", "--no-install-recommends", "chromium")
+        found = _installed()
+    return found
+
+
+def _installed() -> str | None:
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+def _apt_get(*words: str) -> None:
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    argv = ["apt-get", "-qq", *words]
+    subprocess.run(argv, env=env, check=True, capture_output=True, timeout=FETCH_S)
 
 
 class Browser(ChildProcess):
