@@ -35,13 +35,19 @@ A bound only ends a test that fails anyway; a test must pass beside other work."
 def wait_until(
     predicate: Callable[[], object], timeout_s: float = 10, what: str = "the condition"
 ) -> None:
-    """Wait until `predicate()` is true; raise TimeoutError after BUSY times `timeout_s`."""
-    end = time.monotonic() + timeout_s * BUSY
+    """Wait until `predicate()` is true; raise TimeoutError after BUSY times `timeout_s`.
+
+    It pauses for at least as long as it took to ask, so that asking takes no core of its own.
+    """
+    asked_at = time.monotonic()
+    end = asked_at + timeout_s * BUSY
     pause_s = 0.001
     while not predicate():
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             raise TimeoutError(f"waited {timeout_s * BUSY:g} s in vain for {what}")
-        time.sleep(pause_s)
+        time.sleep(max(pause_s, min(now - asked_at, 0.5)))
+        asked_at = time.monotonic()
         pause_s = min(pause_s * 1.5, 0.05)
 
 

@@ -13,6 +13,10 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
+from headgate.shared.database.engine import open_engine, reading
+from headgate.shared.database.tables import jobs
 from tests.support.celery_nodes import WorkerProcess
 from tests.support.child import BUSY, ChildProcess
 from tests.support.command import PROGRAM, headgate
@@ -179,6 +183,18 @@ class House:
     worker: WorkerProcess
     simulator: Simulator
     env: dict[str, str]
+
+    def statuses(self) -> list[str]:
+        """How the jobs stand on record, the newest first."""
+        engine = open_engine(self.env["HEADGATE_DATABASE_URL"])
+        try:
+            with reading(engine) as connection:
+                query = select(jobs.c.status).order_by(
+                    jobs.c.submitted_at_ms.desc(), jobs.c.id.desc()
+                )
+                return list(connection.scalars(query))
+        finally:
+            engine.dispose()
 
 
 @contextmanager

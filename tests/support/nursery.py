@@ -48,7 +48,7 @@ IMPORTED = (
 PACKAGES = ("headgate.shared", "headgate.producer", "headgate.workers")
 LEFT_OUT = ("__main__", "headgate.workers.flower")
 """Parts of names: what runs when imported, and what brings a server of its own along."""
-READ_LATE = re.compile("^(HEADGATE|OPENAI|ANTHROPIC|CRASH|FLOWER)_|_KEY$")
+READ_LATE = re.compile("^(_?HEADGATE|OPENAI|ANTHROPIC|CRASH|FLOWER|COMP)_|_KEY$")
 """Variables that no module reads while it is imported; Celery does so with some of its own."""
 SEARCHED = "PYTHONPATH"
 

@@ -1,6 +1,5 @@
-"""`python -m headgate.producer.cli.demo`: the example batch on a bare machine."""
+"""`python -m headgate.producer.cli.demo`: its examples; tests/promises/test_demo.py runs them."""
 
-import json
 import os
 import subprocess
 import sys
@@ -40,17 +39,6 @@ def test_the_examples_are_a_thousand_good_lines_some_of_them_equal() -> None:
     assert {load().model(envelope.model).provider for envelope in envelopes} == {
         "openai", "anthropic",
     }  # fmt: skip
-
-
-def test_the_demo_adds_up_and_leaves_nothing_but_its_answers(tmp_path: Path) -> None:
-    ended = run(tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert "= 1000 of 1000" in ended.stdout
-    assert "provider refusals" in ended.stdout
-    folder = tmp_path / ".headgate" / "demo"
-    assert [path.name for path in folder.iterdir()] == ["answers.jsonl"]
-    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
-    assert Counter(line["headgate"]["line"] for line in lines) == Counter(range(1, 1001))
 
 
 def test_the_live_demo_without_a_key_says_which_to_set(tmp_path: Path) -> None:

@@ -390,17 +390,8 @@ def test_a_caller_that_closes_its_half_of_the_connection_has_gone_away(at: House
         wait_until(lambda: at.simulator.stats()["requests"] > 0, 30, "the call")
         wire.socket.shutdown(1)
         assert wire.is_closed()
-    wait_until(lambda: _statuses(at) == {"cancelled"}, 30, "the job to be cancelled")
+    wait_until(lambda: at.statuses() == ["cancelled"], 30, "the job to be cancelled")
     with Wire(at.gateway, request_bytes(CHAT, chat())[:-30]) as wire:
         wire.socket.shutdown(1)
         assert wire.is_closed()
-    assert len(_jobs(at)) == 1
-
-
-def _jobs(at: House) -> list[dict[str, object]]:
-    out = headgate(["jobs", "--json"], at.env).out
-    return [json.loads(line) for line in out.splitlines()]
-
-
-def _statuses(at: House) -> set[object]:
-    return {job["status"] for job in _jobs(at)}
+    assert len(at.statuses()) == 1

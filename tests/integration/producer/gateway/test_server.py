@@ -235,12 +235,7 @@ def test_calls_that_are_open_when_the_time_is_over_end_with_an_error_and_their_j
     assert ours.headers["retry-after"] == "1"
     wait_until(lambda: not at.gateway.running, 20, "the gateway to end")
     assert at.gateway.exit_code() == 0
-    wait_until(lambda: _statuses(at) == ["succeeded"] * 2, 30, "the jobs to end")
-
-
-def _statuses(at: House) -> list[str]:
-    out = headgate(["jobs", "--json"], at.env).out
-    return [json.loads(line)["status"] for line in out.splitlines()]
+    wait_until(lambda: at.statuses() == ["succeeded"] * 2, 30, "the jobs to end")
 
 
 def test_a_gateway_is_ready_soon(env: dict[str, str], tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from tests.support.child import BUSY, wait_until
-from tests.support.command import headgate
 from tests.support.event_reader import Event, EventReader
 from tests.support.gateway import Gateway, House, ask, house, request_bytes
 from tests.support.memory import resident_mb
@@ -64,12 +63,6 @@ def another(tmp_path: Path) -> Iterator[Callable[[House], Gateway]]:
             return stack.enter_context(Gateway(at.env, tmp_path, name="second"))
 
         yield start
-
-
-def statuses(at: House) -> list[str]:
-    """How the jobs stand, the newest first."""
-    out = headgate(["jobs", "--json"], at.env).out
-    return [json.loads(line)["status"] for line in out.splitlines()]
 
 
 def is_whole(events: list[Event]) -> None:
@@ -139,7 +132,7 @@ def test_a_stream_goes_on_at_another_gateway_without_a_lost_or_doubled_event(
         with EventReader(second, path, asked, last_event_id=str(after), **key) as reader:
             assert list(reader) == []
     assert at.simulator.stats()["requests"] == 1
-    assert statuses(at) == ["succeeded"]
+    assert at.statuses() == ["succeeded"]
 
 
 @pytest.mark.slow
@@ -176,13 +169,13 @@ def test_when_the_caller_goes_away_the_upstream_call_ends_unless_it_is_detached(
         with EventReader(at.gateway, path, asked, x_headgate_detach=detach) as reader:
             assert reader.next() is not None
             assert reader.next() is not None
-        wait_until(lambda: statuses(at)[0] == ended, 20, f"the job to be {ended}")  # noqa: B023
+        wait_until(lambda: at.statuses()[0] == ended, 20, f"the job to be {ended}")  # noqa: B023
     wait_until(lambda: at.simulator.stats()["cancelled"] == 1, 20, "the call to end")
     waits = body("[[fault:slow:ms=60000]]", headgate=ALONE)
     with socket.create_connection(("127.0.0.1", at.gateway.port)) as caller:
         caller.sendall(request_bytes(path, waits))
         wait_until(lambda: at.simulator.stats()["requests"] == 3, 20, "the call")
-    wait_until(lambda: statuses(at)[0] == "cancelled", 20, "the job to be cancelled")
+    wait_until(lambda: at.statuses()[0] == "cancelled", 20, "the job to be cancelled")
     wait_until(lambda: at.simulator.stats()["open_now"] == 0, 20, "the call to end")
 
 
@@ -207,7 +200,7 @@ def test_a_fault_after_the_first_piece_ends_the_stream_and_is_never_replayed(
         assert set(last.json["error"]) >= {"type", "message"}
     else:
         assert set(last.json["error"]) == {"message", "type", "param", "code"}
-    wait_until(lambda: statuses(at) == ["failed"], 20, "the job to fail")
+    wait_until(lambda: at.statuses() == ["failed"], 20, "the job to fail")
     assert at.simulator.stats()["requests"] == 1
 
 
@@ -237,7 +230,7 @@ def test_more_streams_than_a_key_may_have_are_refused_and_make_no_job(opened: Op
                 assert reader.status == 429
                 assert reader.headers["retry-after"] == "1"
                 assert json.loads(reader.read())["error"]["type"] == "rate_limit_error"
-        assert len(statuses(at)) == 2
+        assert len(at.statuses()) == 2
         assert ask(at.gateway, CHAT, {**body("no stream"), "stream": False}).status == 200
         callers[0].close()
 
@@ -285,7 +278,7 @@ def test_a_thousand_readers_that_stop_reading_take_little_memory_and_are_dropped
         def has_ended() -> bool:
             nonlocal most_mb
             most_mb = max(most_mb, resident_mb(gateway.pid))
-            return statuses(at) == ["succeeded"]
+            return at.statuses() == ["succeeded"]
 
         wait_until(has_ended, 60, "the job to end")
         print(f"{base_mb:.0f} to {most_mb:.0f} MB with {THOUSAND} readers")  # noqa: T201
