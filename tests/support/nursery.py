@@ -146,7 +146,7 @@ def fork(
     """
     if sys.platform != "linux" or not _open or not all(_is_late(*one) for one in env.items()):
         return None
-    if argv[0] != sys.executable or argv[1] not in ("-m", "-c"):
+    if argv[0] != sys.executable or argv[1] not in ("-m", "-c") or _is_of_others(argv):
         return None
     nursery = _open[-1]
     if nursery is None:
@@ -155,6 +155,14 @@ def fork(
         nursery = _open[-1] = Nursery()
     order = {"argv": argv[1:], "env": {**os.environ, **env}, "cwd": cwd or os.getcwd()}  # noqa: PTH109
     return Forked(nursery, nursery.tell(order, streams))
+
+
+def _is_of_others(argv: Sequence[str]) -> bool:
+    """Return whether this is a worker of another application of Celery's.
+
+    Such an application must not have our transport and pool, which are imported here.
+    """
+    return argv[2] == "celery" and not any(word.startswith("headgate.") for word in argv)
 
 
 def _is_late(name: str, value: str) -> bool:
