@@ -122,9 +122,10 @@ class Flow:
         try:
             yield
         except _SliceStopped as stopped:
-            error, reason = stopped.error, stopped.error.__cause__
+            reason = stopped.__cause__
             cause = _moved(reason, self._requests) if isinstance(reason, Exception) else None
-            raise SubmitStopped([*self.ids, *error.job_ids], error.unsure_ids, cause) from cause
+            ids = [*self.ids, *stopped.job_ids]
+            raise SubmitStopped(ids, stopped.unsure_ids, cause) from cause
         except Exception as error:
             if not self.ids:
                 raise
@@ -142,15 +143,15 @@ class Flow:
         try:
             yield
         except SubmitStopped as error:
-            raise _SliceStopped(error) from error
+            raise _SliceStopped(error.job_ids, error.unsure_ids) from error.__cause__
 
 
 class _SliceStopped(Exception):
     """A slice took several calls, and one after the first was refused."""
 
-    def __init__(self, error: SubmitStopped) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def __init__(self, job_ids: Sequence[str], unsure_ids: Sequence[str]) -> None:
+        super().__init__(job_ids, unsure_ids)
+        self.job_ids, self.unsure_ids = job_ids, unsure_ids
 
 
 def _moved(error: Exception, by: int) -> Exception:

@@ -19,6 +19,7 @@ import headgate
 from headgate.producer.batch.output import OutputFull
 from headgate.producer.batch.rows import UnknownBatch
 from headgate.producer.callers.refused import KeyRefused
+from headgate.producer.client.many.slices import _SliceStopped
 from headgate.producer.errors import (
     IdempotencyConflict,
     JobTimeout,
@@ -106,6 +107,7 @@ OTHERS: list[Exception] = [
     HeadersRefused(),
     FileLost("the SQLite file was deleted or replaced"),
     ForbiddenAddress("the address of its host is not public or not allowed"),
+    _SliceStopped(("a",), ("b",)),
 ]
 """Errors that no caller meets, and so are no HeadgateErrors."""
 

