@@ -143,7 +143,7 @@ async def test_the_function_takes_the_place_of_a_provider_for_moderations_alone(
     assert await call.upstream(models.model("gpt-4o-mini")) is None
 
 
-def test_a_moderation_travels_as_version_4_and_asks_its_own_model() -> None:
+def test_a_moderation_travels_as_version_3_and_asks_its_own_model() -> None:
     asked = request_from({"dialect": "moderations", "input": "x"})
     assert (asked.version, asked.answer_kind, asked.embeds) == (3, "moderation", False)
     assert asked.model_or("gpt-4o-mini") == "omni-moderation-latest"
