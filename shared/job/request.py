@@ -357,6 +357,12 @@ _UNIONS = {
 }
 """Fields of several types: the parts of the path that callers know, and the remedy."""
 
+_INPUTS = {
+    "responses": "give a text or a list of items",
+    "moderations": "give a text, a list of texts or a list of parts",
+}
+"""The remedy for an `input` of another type in these dialects, which embed nothing."""
+
 
 def request_from(fields: dict[str, Any]) -> Request:
     """Return a checked Request from a caller's fields.
@@ -377,6 +383,8 @@ def request_from(fields: dict[str, Any]) -> Request:
         loc, remedy = first["loc"], remedy_of(first)
         if loc and (union := _UNIONS.get(str(loc[0]))) and len(loc) > union[0]:
             loc, remedy = loc[: union[0]], union[1]
+            if loc == ("input",):
+                remedy = _INPUTS.get(str(fields.get("dialect")), remedy)
         raise InvalidRequest(path_of(loc), first.get("input"), remedy) from None
 
 

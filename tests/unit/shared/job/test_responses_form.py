@@ -161,3 +161,18 @@ def test_defaults_take_the_names_of_the_form() -> None:
     filled = with_defaults({"input": ITEMS}, {"system": "b"})
     assert filled["params"] == {"instructions": "b"}
     assert "params" not in with_defaults({"input": "x"}, {"max_tokens": 5})  # an embedding
+
+
+@pytest.mark.parametrize(
+    ("dialect", "remedy"),
+    [
+        ("openai", "a list of tokens"),
+        ("responses", "a text or a list of items$"),
+        ("moderations", "a list of texts or a list of parts$"),
+    ],
+)
+def test_an_input_of_another_type_is_refused_with_what_its_form_takes(
+    dialect: str, remedy: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"^input: 5: give .*{remedy}"):
+        request_from({"input": 5, "dialect": dialect})
